@@ -1,0 +1,29 @@
+--- The face of the library. The C half has filled `lt` with the ops and constructors; here come
+--- the tape, printing, and the parts that are loaded when they are first asked for.
+---@class luatape
+local lt, core = ...
+
+--- Parts that are Lua modules of their own, loaded on first use.
+local lazy = { nn = "luatape.nn", optim = "luatape.optim", data = "luatape.data" }
+
+setmetatable(lt, {
+  __index = function(t, key)
+    local value
+    if key == "ops" then
+      value = t.list_ops()
+    elseif lazy[key] then
+      value = core.import(lazy[key])
+    else
+      return nil
+    end
+    rawset(t, key, value)
+    return value
+  end,
+  --- Names that exist but are not loaded yet, for completion.
+  __methods = lazy,
+})
+
+core.import("luatape.tape")
+core.import("luatape.print")
+
+return lt

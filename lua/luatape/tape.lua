@@ -1,0 +1,232 @@
+--- The gradient tape as the user sees it: nested tables of sources, reasons for what is missing,
+--- pausing, custom gradients. The walk itself is in C.
+local lt, core = ...
+
+--- Why there is, or is not, a gradient (provenance of one source).
+---@class luatape.why
+---@field code string one word, e.g. "outside-tape"
+---@field where string the call site of the cause, "train.lua:11"
+---@field op string? the op or call at that place
+---@field message string what happened and what to write instead; also tostring(why)
+---@field cuts table[] every cut between target and source: {code =, where =, op =}
+local Why = { __name = "luatape.why" }
+Why.__index = Why
+function Why:__tostring() return self.message end
+
+---@class luatape.tape
+local Tape = {
+  watch = core.watch, stop = core.stop, resume = core.resume, reset = core.reset,
+  close = core.close, watched_variables = core.watched_variables,
+}
+local meta = {
+  __name = "luatape.tape", __metatable = false, __gc = core.tape_gc, __close = core.close,
+  __methods = Tape,
+}
+
+function meta.__index(tape, key)
+  local method = Tape[key]
+  if method then return method end
+  local listening, persistent, consumed, closed, count = core.tape_state(tape)
+  if key == "listening" then return listening end
+  if key == "persistent" then return persistent end
+  if key == "consumed" then return consumed end
+  if key == "closed" then return closed end
+  if key == "count" then return count end
+  error("a tape has no field or method '" .. tostring(key) .. "'", 2)
+end
+
+function meta.__tostring(tape)
+  local listening, persistent, consumed, closed, count = core.tape_state(tape)
+  local state = closed and "closed" or consumed and "used up"
+    or listening and "recording" or "stopped"
+  return string.format("tape (%s%s, %d operations)", persistent and "persistent, " or "", state,
+    count)
+end
+
+--- Raises with the user's position, as the ops do.
+local function fail(...) core.fail(string.format(...)) end
+
+local function check_options(op, options, known)
+  if options == nil then return {} end
+  if type(options) ~= "table" then fail("%s: options must be a table, got %s", op, type(options)) end
+  for key in pairs(options) do
+    if not known[key] then
+      local names = {}
+      for name in pairs(known) do names[#names + 1] = name end
+      table.sort(names)
+      fail("%s: unknown option '%s'; it has %s", op, tostring(key), table.concat(names, ", "))
+    end
+  end
+  return options
+end
+
+--- Opens a tape: it records, from here on, every operation on watched values and on trainable
+--- variables. As TensorFlow's GradientTape. Best held by `local tape <close> = lt.tape()`.
+---@param options { persistent: boolean?, watch_variables: boolean? }?
+---  persistent (default false): may be asked more than once; watch_variables (default true)
+---@return luatape.tape
+function lt.tape(options)
+  options = check_options("tape", options, { persistent = true, watch_variables = true })
+  return (core.tape_new(meta, options.persistent == true, options.watch_variables ~= false))
+end
+
+--- Runs f(tape) under a new persistent = false tape and returns the tape and what f returned.
+---@param f fun(tape: luatape.tape): ...
+---@return luatape.tape tape
+---@return any ...
+function lt.record(f)
+  local tape = lt.tape()
+  local results = table.pack(pcall(f, tape))
+  if not results[1] then
+    tape:close()
+    error(results[2], 0)
+  end
+  tape:stop()
+  return tape, table.unpack(results, 2, results.n)
+end
+
+local is_tensor = lt.is_tensor
+
+--- Appends the tensors of a nested table to `flat`, in a fixed order (list part, then keys).
+local function collect(value, flat, op)
+  if is_tensor(value) then
+    flat[#flat + 1] = value
+  elseif type(value) == "table" then
+    local n = #value
+    for i = 1, n do collect(value[i], flat, op) end
+    local keys = {}
+    for key in pairs(value) do
+      if not (math.type(key) == "integer" and key >= 1 and key <= n) then keys[#keys + 1] = key end
+    end
+    table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+    for _, key in ipairs(keys) do collect(value[key], flat, op) end
+  else
+    fail("%s: takes a tensor or a table of tensors, got %s", op, type(value))
+  end
+end
+
+--- Gradients come as a table of the sources' shape; why(source) tells the reason of a `false`.
+local Gradients = { __name = "luatape.gradients" }
+Gradients.__index = Gradients
+
+--- What each table of gradients was asked of; weak, so that it lives no longer than they do.
+local asked = setmetatable({}, { __mode = "k" })
+
+---@param source luatape.tensor one of the sources
+---@return luatape.why
+function Gradients:why(source)
+  local question = asked[self]
+  return (question.tape:explain(question.targets, source))
+end
+
+local function rebuild(sources, flat, at)
+  if is_tensor(sources) then return flat[at], at + 1 end
+  local result = {}
+  local n = #sources
+  for i = 1, n do result[i], at = rebuild(sources[i], flat, at) end
+  local keys = {}
+  for key in pairs(sources) do
+    if not (math.type(key) == "integer" and key >= 1 and key <= n) then keys[#keys + 1] = key end
+  end
+  table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+  for _, key in ipairs(keys) do result[key], at = rebuild(sources[key], flat, at) end
+  return result, at
+end
+
+local gradient_options = { output_gradients = true, unconnected_gradients = true }
+local unconnected_kinds = { none = true, zero = true, error = true }
+
+--- d target / d sources, target summed if it is not a scalar (a table of targets: their sum).
+--- A tape that is not persistent is used up.
+---@param target luatape.tensor|table
+---@param sources luatape.tensor|table nested tables are answered in their own shape
+---@param options { output_gradients: luatape.tensor|table?, unconnected_gradients: string? }?
+---  output_gradients: weights of the target's elements (default ones);
+---  unconnected_gradients: "none" (default: nil, or false in a table), "zero", "error"
+---@return luatape.tensor|table|nil gradients
+---@return luatape.why? why for a single source without a gradient
+function Tape:gradient(target, sources, options)
+  options = check_options("gradient", options, gradient_options)
+  local kind = options.unconnected_gradients or "none"
+  if not unconnected_kinds[kind] then
+    fail("gradient: unconnected_gradients must be one of: none zero error; got %s", tostring(kind))
+  end
+  local targets, flat, seeds = {}, {}, nil
+  collect(target, targets, "gradient")
+  collect(sources, flat, "gradient")
+  if options.output_gradients ~= nil then
+    seeds = {}
+    collect(options.output_gradients, seeds, "gradient")
+    if #seeds ~= #targets then
+      fail("gradient: %d output_gradients for %d targets", #seeds, #targets)
+    end
+  end
+  local found = core.gradient(self, targets, seeds, flat)
+  if kind ~= "none" then
+    for i, g in ipairs(found) do
+      if not g then
+        if kind == "error" then fail("%s", tostring(self:explain(targets, flat[i]))) end
+        found[i] = lt.zeros_like(flat[i])
+      end
+    end
+  end
+  if is_tensor(sources) then
+    if found[1] then return found[1] end
+    return nil, (self:explain(targets, sources))
+  end
+  local result = setmetatable((rebuild(sources, found, 1)), Gradients)
+  asked[result] = { tape = self, targets = targets }
+  return result
+end
+
+--- Why `source` has no gradient in `target`, or where paths to it are cut. Works on an open, a
+--- used up and a closed tape.
+---@param target luatape.tensor|table
+---@param source luatape.tensor
+---@return luatape.why
+function Tape:explain(target, source)
+  local targets = {}
+  collect(target, targets, "explain")
+  local code, where, op, message, cuts = core.explain(self, targets, source)
+  return setmetatable({ code = code, where = where, op = op, message = message, cuts = cuts }, Why)
+end
+
+--- Calls f(...) with recording stopped, also when it raises; returns its results.
+---@param f fun(...): ...
+function Tape:paused(f, ...)
+  local listening = self.listening
+  self:stop()
+  local results = table.pack(pcall(f, ...))
+  if listening then self:resume() end
+  if not results[1] then error(results[2], 0) end
+  return table.unpack(results, 2, results.n)
+end
+
+--- Calls f(...) with no tape recording; returns its results.
+---@param f fun(...): ...
+function lt.no_grad(f, ...)
+  core.no_grad(1)
+  local results = table.pack(pcall(f, ...))
+  core.no_grad(-1)
+  if not results[1] then error(results[2], 0) end
+  return table.unpack(results, 2, results.n)
+end
+
+--- Makes a function whose gradient is given by hand, as TensorFlow's custom_gradient. f(...)
+--- takes tensors and returns a tensor y and a function from dy (of y's shape) to the gradients
+--- of the arguments, in their order and shapes (nil for none). What f computes is not recorded.
+---@param f fun(...: luatape.tensor): luatape.tensor, fun(dy: luatape.tensor): ...
+---@return fun(...: luatape.tensor): luatape.tensor
+function lt.custom_gradient(f)
+  if type(f) ~= "function" then fail("custom_gradient: takes a function, got %s", type(f)) end
+  return function(...)
+    local y, back = lt.no_grad(f, ...)
+    if not is_tensor(y) or type(back) ~= "function" then
+      fail("custom_gradient: the function must return a tensor and a function, got %s and %s",
+        type(y), type(back))
+    end
+    return (core.custom(y, { ... }, back))
+  end
+end
+
+return Tape

@@ -1,0 +1,100 @@
+/* Opening and closing a context, failure messages, call sites. */
+#define _POSIX_C_SOURCE 200809L
+#include "core/context.h"
+#include "tape/node.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { HISTORY_LIMIT = 65536 };
+
+/* Below this much work a second thread costs more than it brings. */
+static const int64_t OPERATIONS_PER_THREAD = 1 << 18;
+
+lt_status lt_context_new(lt_context **result) {
+  lt_context *ctx = calloc(1, sizeof *ctx);
+  if (!ctx) return LT_NO_MEMORY;
+  ctx->simd = lt_simd_detect();
+  ctx->threads = lt_cpu_count();
+  ctx->process = (long)getpid();
+  ctx->memory_limit = (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
+  if (ctx->memory_limit <= 0) ctx->memory_limit = (int64_t)1 << 48;
+  ctx->default_dtype = LT_FLOAT32;
+  ctx->next_id = 1;
+  ctx->history.limit = HISTORY_LIMIT;
+  *result = ctx;
+  return LT_OK;
+}
+
+void lt_context_free(lt_context *ctx) {
+  lt_history_clear(ctx);
+  free(ctx->history.nodes);
+  for (uint32_t i = 0; i < ctx->chunks.count; i++) free(ctx->chunks.names[i]);
+  free(ctx->chunks.names);
+  lt_pool_trim(&ctx->pool);
+  free(ctx);
+}
+
+lt_status lt_fail(lt_context *ctx, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(ctx->message, sizeof ctx->message, format, arguments);
+  va_end(arguments);
+  return LT_ERROR;
+}
+
+lt_status lt_fail_memory(lt_context *ctx, long long bytes) {
+  snprintf(ctx->message, sizeof ctx->message, "not enough memory for %lld bytes", bytes);
+  return LT_NO_MEMORY;
+}
+
+const char *lt_message(const lt_context *ctx) { return ctx->message; }
+
+lt_status lt_check_interrupt(lt_context *ctx) {
+  if (!ctx->interrupted) return LT_OK;
+  ctx->interrupted = 0;
+  lt_fail(ctx, "interrupted!");
+  return LT_INTERRUPTED;
+}
+
+int lt_threads_for(const lt_context *ctx, int64_t operations) {
+  int64_t most = operations / OPERATIONS_PER_THREAD;
+  if (ctx->threads <= 1 || most <= 1) return 1;
+  if ((long)getpid() != ctx->process) return 1;
+  return most < ctx->threads ? (int)most : ctx->threads;
+}
+
+uint32_t lt_chunk_number(lt_context *ctx, const char *name) {
+  lt_chunks *c = &ctx->chunks;
+  if (c->last && strcmp(c->names[c->last - 1], name) == 0) return c->last;
+  for (uint32_t i = 0; i < c->count; i++) {
+    if (strcmp(c->names[i], name) == 0) return c->last = i + 1;
+  }
+  if (c->count == c->capacity) {
+    uint32_t capacity = c->capacity ? 2 * c->capacity : 8;
+    char **names = realloc(c->names, capacity * sizeof *names);
+    if (!names) return 0;
+    c->names = names;
+    c->capacity = capacity;
+  }
+  char *copy = strdup(name);
+  if (!copy) return 0;
+  c->names[c->count++] = copy;
+  return c->last = c->count;
+}
+
+const char *lt_site_text(const lt_context *ctx, lt_site site, char text[LT_SITE_TEXT]) {
+  if (site.chunk == 0) return strcpy(text, "?");
+  const char *name = ctx->chunks.names[site.chunk - 1];
+  if (site.line > 0) snprintf(text, LT_SITE_TEXT, "%s:%d", name, (int)site.line);
+  else snprintf(text, LT_SITE_TEXT, "%s:?", name);
+  return text;
+}
+
+lt_site lt_current_site(lt_context *ctx) {
+  if (ctx->has_site) return ctx->site;
+  return ctx->find_site ? ctx->find_site(ctx->host) : (lt_site){0, 0};
+}

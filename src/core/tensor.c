@@ -1,0 +1,180 @@
+/* Making, sharing and copying tensors. */
+#include "core/tensor.h"
+#include "core/context.h"
+#include "kernels/copy.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool is_contiguous(const lt_tensor *t) {
+  int64_t step = 1;
+  for (int i = t->shape.ndim - 1; i >= 0; i--) {
+    if (t->shape.size[i] != 1 && t->strides[i] != step) return t->numel <= 1;
+    step *= t->shape.size[i];
+  }
+  return true;
+}
+
+static lt_status new_header(lt_context *ctx, lt_dtype dtype, const lt_shape *shape,
+                            lt_tensor **result) {
+  lt_tensor *t = malloc(sizeof *t);
+  if (!t) return lt_fail_memory(ctx, sizeof *t);
+  t->ctx = ctx;
+  t->block = NULL;
+  t->data = NULL;
+  t->id = ctx->next_id++;
+  t->tapes = 0;
+  t->name = NULL;
+  t->refs = 1;
+  t->version = 0;
+  t->dtype = (uint8_t)dtype;
+  t->variable = t->trainable = t->weak = false;
+  t->contiguous = true;
+  t->shape = *shape;
+  t->numel = lt_shape_numel(shape);
+  *result = t;
+  return LT_OK;
+}
+
+lt_status lt_tensor_new(lt_context *ctx, const char *op, lt_dtype dtype, const lt_shape *shape,
+                        lt_tensor **result) {
+  LT_TRY(lt_shape_check(ctx, op, shape));
+  lt_tensor *t;
+  LT_TRY(new_header(ctx, dtype, shape, &t));
+  lt_shape_strides(shape, t->strides);
+  lt_status status = lt_block_new(ctx, t->numel * lt_dtype_size(dtype), &t->block);
+  if (status != LT_OK) {
+    free(t);
+    return status;
+  }
+  t->data = t->block->data;
+  *result = t;
+  return LT_OK;
+}
+
+lt_status lt_tensor_scalar(lt_context *ctx, double value, lt_dtype dtype, lt_tensor **result) {
+  LT_TRY(lt_tensor_new(ctx, "scalar", dtype, &(lt_shape){0}, result));
+  lt_tensor_write(*result, 0, value);
+  return LT_OK;
+}
+
+lt_status lt_tensor_view(const lt_tensor *t, int64_t offset, const lt_shape *shape,
+                         const int64_t *strides, lt_tensor **result) {
+  lt_tensor *v;
+  LT_TRY(new_header(t->ctx, (lt_dtype)t->dtype, shape, &v));
+  memcpy(v->strides, strides, (size_t)shape->ndim * sizeof *strides);
+  v->block = lt_block_retain(t->block);
+  v->data = t->data + offset * lt_dtype_size((lt_dtype)t->dtype);
+  v->version = t->block->version;
+  v->contiguous = is_contiguous(v);
+  *result = v;
+  return LT_OK;
+}
+
+lt_status lt_tensor_wrap(lt_context *ctx, const char *op, lt_dtype dtype, const lt_shape *shape,
+                         void *data, lt_release_fn release, void *userdata, lt_tensor **result) {
+  LT_TRY(lt_shape_check(ctx, op, shape));
+  lt_tensor *t;
+  LT_TRY(new_header(ctx, dtype, shape, &t));
+  lt_shape_strides(shape, t->strides);
+  int64_t bytes = t->numel * lt_dtype_size(dtype);
+  lt_status status = lt_block_wrap(ctx, data, bytes, release, userdata, &t->block);
+  if (status != LT_OK) {
+    free(t);
+    return status;
+  }
+  t->data = data;
+  *result = t;
+  return LT_OK;
+}
+
+void lt_tensor_release(lt_tensor *t) {
+  if (!t || --t->refs > 0) return;
+  lt_block_release(t->block);
+  free(t->name);
+  free(t);
+}
+
+lt_status lt_tensor_set_name(lt_tensor *t, const char *name) {
+  char *copy = NULL;
+  if (name) {
+    size_t n = strlen(name) + 1;
+    copy = malloc(n);
+    if (!copy) return lt_fail_memory(t->ctx, (long long)n);
+    memcpy(copy, name, n);
+  }
+  free(t->name);
+  t->name = copy;
+  return LT_OK;
+}
+
+/* Do the two windows share bytes in a way that a copy in element order could trip over? */
+static bool overlaps(const lt_tensor *a, const lt_tensor *b) {
+  if (a->block != b->block) return false;
+  return a->data != b->data || !lt_shape_equal(&a->shape, &b->shape) ||
+         memcmp(a->strides, b->strides, (size_t)a->shape.ndim * sizeof a->strides[0]) != 0;
+}
+
+lt_status lt_tensor_copy(lt_tensor *dst, const lt_tensor *src) {
+  lt_shape shape = dst->shape;
+  if (!lt_shape_broadcast(&shape, &src->shape) || !lt_shape_equal(&shape, &dst->shape)) {
+    char to[LT_SHAPE_TEXT], from[LT_SHAPE_TEXT];
+    return lt_fail(dst->ctx, "assign: the shape %s does not fit into %s",
+                   lt_shape_text(&src->shape, from), lt_shape_text(&dst->shape, to));
+  }
+  lt_tensor *own = NULL;
+  if (overlaps(dst, src)) {
+    LT_TRY(lt_tensor_new(dst->ctx, "assign", (lt_dtype)src->dtype, &src->shape, &own));
+    LT_TRY(lt_tensor_copy(own, src));
+    src = own;
+  }
+  int64_t strides[LT_MAX_RANK] = {0};
+  int shift = dst->shape.ndim - src->shape.ndim;
+  for (int i = 0; i < src->shape.ndim; i++) {
+    strides[i + shift] = src->shape.size[i] == 1 ? 0 : src->strides[i];
+  }
+  lt_copy(&dst->shape, (lt_dtype)dst->dtype, dst->data, dst->strides, (lt_dtype)src->dtype,
+          src->data, strides);
+  lt_tensor_release(own);
+  return LT_OK;
+}
+
+lt_status lt_tensor_contiguous(lt_tensor *t, lt_tensor **result) {
+  if (t->contiguous) {
+    *result = lt_tensor_retain(t);
+    return LT_OK;
+  }
+  LT_TRY(lt_tensor_new(t->ctx, "contiguous", (lt_dtype)t->dtype, &t->shape, result));
+  return lt_tensor_copy(*result, t);
+}
+
+void lt_tensor_written(lt_tensor *t, lt_site site) {
+  t->block->version++;
+  t->block->writer = site;
+  t->version = t->block->version;
+}
+
+double lt_tensor_read(const lt_tensor *t, int64_t offset) {
+  switch ((lt_dtype)t->dtype) {
+  case LT_FLOAT32: return (double)((const float *)(const void *)t->data)[offset];
+  case LT_FLOAT64: return ((const double *)(const void *)t->data)[offset];
+  default: return (double)lt_tensor_read_int(t, offset);
+  }
+}
+
+int64_t lt_tensor_read_int(const lt_tensor *t, int64_t offset) {
+  int64_t value;
+  int64_t size = lt_dtype_size((lt_dtype)t->dtype);
+  lt_convert(1, LT_INT64, &value, 1, (lt_dtype)t->dtype, t->data + offset * size, 1);
+  return value;
+}
+
+void lt_tensor_write(lt_tensor *t, int64_t offset, double value) {
+  int64_t size = lt_dtype_size((lt_dtype)t->dtype);
+  lt_convert(1, (lt_dtype)t->dtype, t->data + offset * size, 1, LT_FLOAT64, &value, 1);
+}
+
+void lt_tensor_write_int(lt_tensor *t, int64_t offset, int64_t value) {
+  int64_t size = lt_dtype_size((lt_dtype)t->dtype);
+  lt_convert(1, (lt_dtype)t->dtype, t->data + offset * size, 1, LT_INT64, &value, 1);
+}

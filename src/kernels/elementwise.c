@@ -1,0 +1,107 @@
+/* The driver of elementwise kernels: finds tiles, brings strided, broadcast or foreign-typed
+ * operands into contiguous buffers, and splits the work among threads by fixed chunks. */
+#include "kernels/elementwise.h"
+#include "core/context.h"
+#include "kernels/copy.h"
+#include "kernels/loop.h"
+#include "kernels/parallel.h"
+#include "ops/op.h"
+
+/* Elements in a gathered tile: operands and result of a tile fit the first-level cache. */
+enum { TILE = 512, OPERANDS = 1 + LT_MAX_INPUTS };
+
+/* Elements of a row that one task computes; a multiple of every vector's length. */
+static const int64_t CHUNK = 1 << 14;
+
+typedef struct work {
+  lt_loop loop;
+  lt_tile *tile;
+  int operands;             /* the result included */
+  char *base[OPERANDS];     /* first elements */
+  lt_dtype type[OPERANDS];  /* as stored */
+  bool direct[OPERANDS];    /* rows can be used as they lie */
+  lt_dtype as[OPERANDS];    /* as the tile takes them */
+  int64_t chunks;           /* tasks per row */
+  double k[LT_MAX_OPTIONS];
+} work;
+
+/* Elements first..first+n-1 of the row whose operands begin at offset[]. */
+static void compute(const work *w, const int64_t *offset, int64_t first, int64_t n) {
+  _Alignas(64) char buffer[LT_MAX_INPUTS][TILE * sizeof(double)];
+  void *p[OPERANDS];
+  bool gathers = false;
+  for (int j = 1; j < w->operands; j++) gathers = gathers || !w->direct[j];
+  int64_t most = gathers ? TILE : n;
+  bool filled[OPERANDS] = {false};
+  for (int64_t at = first; at < first + n; at += most) {
+    int64_t count = first + n - at < most ? first + n - at : most;
+    for (int j = 0; j < w->operands; j++) {
+      int64_t size = lt_dtype_size(w->type[j]);
+      char *from = w->base[j] + (offset[j] + at * w->loop.step[j]) * size;
+      if (w->direct[j]) {
+        p[j] = from;
+        continue;
+      }
+      p[j] = buffer[j - 1];
+      if (filled[j]) continue; /* one element, broadcast along the row */
+      lt_convert(count, w->as[j], p[j], 1, w->type[j], from, w->loop.step[j]);
+      filled[j] = w->loop.step[j] == 0;
+    }
+    w->tile(count, p, w->k);
+  }
+}
+
+static void task(void *argument, int64_t first, int64_t last) {
+  const work *w = argument;
+  int64_t offset[LT_LOOP_OPERANDS];
+  for (int64_t t = first; t < last; t++) {
+    int64_t row = t / w->chunks, at = t % w->chunks * CHUNK;
+    int64_t n = w->loop.length - at < CHUNK ? w->loop.length - at : CHUNK;
+    lt_loop_row(&w->loop, row, offset);
+    compute(w, offset, at, n);
+  }
+}
+
+/* Broadcast strides of an operand seen in the result's shape. */
+static void broadcast_strides(const lt_tensor *t, const lt_shape *shape, int64_t *strides) {
+  int shift = shape->ndim - t->shape.ndim;
+  for (int d = 0; d < shape->ndim; d++) {
+    strides[d] = d < shift || t->shape.size[d - shift] == 1 ? 0 : t->strides[d - shift];
+  }
+}
+
+lt_status lt_elementwise(lt_call *c, const lt_kernel *kernel) {
+  work w = {.operands = 1};
+  w.tile = kernel->tile[c->ctx->simd][c->dtype];
+  if (!w.tile) {
+    return lt_fail(c->ctx, "%s: not for %s", c->op->name, lt_dtype_name(c->dtype));
+  }
+  for (int i = 0; c->op->options[i].name; i++) {
+    w.k[i] = c->op->options[i].type == LT_OPTION_NUMBER
+                 ? lt_get_number(c->attrs, c->op, i)
+                 : (double)lt_get_int(c->attrs, c->op, i);
+  }
+  const lt_tensor *y = c->out[0];
+  int64_t strides[OPERANDS][LT_MAX_RANK];
+  const int64_t *lists[OPERANDS];
+  w.base[0] = y->data;
+  w.type[0] = (lt_dtype)y->dtype;
+  w.direct[0] = true;
+  lists[0] = y->strides;
+  for (int i = 0; i < c->inputs; i++) {
+    int j = w.operands++;
+    broadcast_strides(c->in[i], &y->shape, strides[j]);
+    w.base[j] = c->in[i]->data;
+    w.type[j] = (lt_dtype)c->in[i]->dtype;
+    w.as[j] = c->op->inputs[i].accepts == LT_MASK ? LT_BOOL : c->dtype;
+    lists[j] = strides[j];
+  }
+  lt_loop_build(&w.loop, &y->shape, w.operands, lists);
+  for (int j = 1; j < w.operands; j++) {
+    bool one = w.loop.length == 1 || w.loop.step[j] == 1;
+    w.direct[j] = one && (w.type[j] == w.as[j] || (w.type[j] == LT_BOOL && w.as[j] == LT_UINT8));
+  }
+  if (y->numel == 0) return LT_OK;
+  w.chunks = (w.loop.length + CHUNK - 1) / CHUNK;
+  return lt_parallel(c->ctx, w.loop.rows * w.chunks, y->numel * 4, task, &w);
+}

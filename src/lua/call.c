@@ -1,0 +1,439 @@
+/* Every op of the registry as a Lua function and method: one dispatcher reads the arguments as
+ * the op's block declares them. */
+#include "lua/host.h"
+#include "ops/ops.h"
+
+#include <string.h>
+
+/* Inputs that fit without a buffer of their own. */
+enum { FEW = 16 };
+
+typedef struct call {
+  lua_State *L;
+  lt_host *h;
+  const lt_op *op;
+  int arguments; /* on the Lua stack */
+  int inputs;
+  lt_tensor **in;
+  bool number[LT_MAX_INPUTS]; /* given as a plain number */
+  lt_tensor *few[FEW];
+  lt_attrs attrs;
+} call;
+
+/* ---- Inputs ---------------------------------------------------------------------------------- */
+
+static void bad_input(const call *c, int argument, const char *name, const char *wanted) {
+  char what[LT_SHAPE_TEXT + 32];
+  lt_error(c->L, c->h, "%s: %s must be %s, got %s", c->op->name, name, wanted,
+           lt_what(c->L, c->h, argument, what));
+}
+
+/* Numbers stand for 0-d tensors, made once nothing can fail any more. */
+static void read_input(call *c, int i, int argument) {
+  const lt_input *input = &c->op->inputs[i];
+  lt_tensor *t = lt_test_tensor(c->L, c->h, argument);
+  c->in[i] = t;
+  c->inputs++;
+  if (t) return;
+  int type = lua_type(c->L, argument);
+  if ((type == LUA_TNUMBER && input->accepts != LT_INDEX && input->accepts != LT_MASK)) {
+    c->number[i] = true;
+  } else if (!(input->optional && (type == LUA_TNIL || type == LUA_TNONE))) {
+    bad_input(c, argument, input->name, "a tensor");
+  }
+}
+
+/* A list of tensors: replaces `in` by a buffer that the stack keeps alive. */
+static void read_list(call *c, int i, int argument) {
+  lua_State *L = c->L;
+  if (lua_type(L, argument) != LUA_TTABLE) {
+    bad_input(c, argument, c->op->inputs[i].name, "a list of tensors");
+  }
+  int64_t n = (int64_t)lua_rawlen(L, argument);
+  if (n == 0) lt_error(L, c->h, "%s: the list of tensors is empty", c->op->name);
+  if (n > LT_MAX_EDGES / 2) lt_error(L, c->h, "%s: too many tensors", c->op->name);
+  if (i + n > FEW) {
+    lt_tensor **room = lua_newuserdatauv(L, (size_t)(i + n) * sizeof *room, 0);
+    lua_insert(L, 1); /* below the arguments, whose places move up by one */
+    argument++;
+    c->arguments++;
+    memcpy(room, c->in, (size_t)i * sizeof *room);
+    c->in = room;
+  }
+  for (int64_t k = 0; k < n; k++) {
+    lua_rawgeti(L, argument, k + 1);
+    c->in[i + k] = lt_test_tensor(L, c->h, -1);
+    if (!c->in[i + k]) bad_input(c, lua_gettop(L), c->op->inputs[i].name, "a list of tensors");
+    lua_pop(L, 1);
+  }
+  c->inputs = i + (int)n;
+}
+
+/* ---- Options ---------------------------------------------------------------------------------- */
+
+static void bad_option(const call *c, int at, const lt_option *o, const char *wanted) {
+  char what[LT_SHAPE_TEXT + 32];
+  lt_error(c->L, c->h, "%s: %s must be %s, got %s", c->op->name, o->name, wanted,
+           lt_what(c->L, c->h, at, what));
+}
+
+static int64_t read_integer(const call *c, int at, const lt_option *o) {
+  int is_int = 0;
+  lua_Integer i = lua_type(c->L, at) == LUA_TNUMBER ? lua_tointegerx(c->L, at, &is_int) : 0;
+  if (!is_int) bad_option(c, at, o, "an integer");
+  return i;
+}
+
+/* 1-based or negative in Lua, 0-based or negative in the core. */
+static int64_t read_position(const call *c, int at, const lt_option *o) {
+  int64_t i = read_integer(c, at, o);
+  if (i == 0) lt_error(c->L, c->h, "%s: %s is 0; they count from 1", c->op->name, o->name);
+  return i > 0 ? i - 1 : i;
+}
+
+static int64_t read_element(const call *c, int at, const lt_option *o) {
+  return o->type == LT_OPTION_DIMS ? read_position(c, at, o) : read_integer(c, at, o);
+}
+
+static void read_list_option(call *c, int option, int at) {
+  const lt_option *o = &c->op->options[option];
+  int64_t list[LT_MAX_RANK];
+  int n = 1;
+  if (lua_type(c->L, at) == LUA_TTABLE) {
+    n = (int)lua_rawlen(c->L, at);
+    if (n > LT_MAX_RANK) {
+      lt_error(c->L, c->h, "%s: %s has %d entries, at most %d are possible", c->op->name, o->name,
+               n, LT_MAX_RANK);
+    }
+    for (int i = 0; i < n; i++) {
+      lua_rawgeti(c->L, at, i + 1);
+      list[i] = read_element(c, lua_gettop(c->L), o);
+      lua_pop(c->L, 1);
+    }
+  } else {
+    list[0] = read_element(c, at, o);
+  }
+  lt_attrs_set_list(&c->attrs, c->op, option, n, list);
+}
+
+static int64_t read_choice(const call *c, int at, const lt_option *o) {
+  const char *given = lua_type(c->L, at) == LUA_TSTRING ? lua_tostring(c->L, at) : NULL;
+  size_t length = given ? strlen(given) : 0;
+  int64_t index = 0;
+  for (const char *p = o->choices; given && *p; index++) {
+    size_t n = strcspn(p, " ");
+    if (n == length && memcmp(p, given, n) == 0) return index;
+    p += n + (p[n] == ' ');
+  }
+  char what[LT_SHAPE_TEXT + 32];
+  lt_error(c->L, c->h, "%s: %s must be one of: %s; got %s", c->op->name, o->name, o->choices,
+           given ? given : lt_what(c->L, c->h, at, what));
+  return 0;
+}
+
+static void read_option(call *c, int option, int at) {
+  const lt_option *o = &c->op->options[option];
+  lua_State *L = c->L;
+  int type = lua_type(L, at);
+  switch (o->type) {
+  case LT_OPTION_INT: lt_attrs_set_int(&c->attrs, c->op, option, read_integer(c, at, o)); break;
+  case LT_OPTION_NUMBER:
+    if (type != LUA_TNUMBER) bad_option(c, at, o, "a number");
+    lt_attrs_set_number(&c->attrs, c->op, option, lua_tonumber(L, at));
+    break;
+  case LT_OPTION_BOOL:
+    if (type != LUA_TBOOLEAN) bad_option(c, at, o, "true or false");
+    lt_attrs_set_int(&c->attrs, c->op, option, lua_toboolean(L, at));
+    break;
+  case LT_OPTION_CHOICE: lt_attrs_set_int(&c->attrs, c->op, option, read_choice(c, at, o)); break;
+  case LT_OPTION_DIM:
+  case LT_OPTION_INDEX: lt_attrs_set_int(&c->attrs, c->op, option, read_position(c, at, o)); break;
+  case LT_OPTION_DIMS:
+  case LT_OPTION_SIZES: read_list_option(c, option, at); break;
+  case LT_OPTION_DTYPE:
+    lt_attrs_set_int(&c->attrs, c->op, option, lt_check_dtype(L, c->h, at, c->op->name));
+    break;
+  }
+}
+
+static void unknown_option(const call *c, const char *key) {
+  luaL_Buffer b;
+  luaL_buffinit(c->L, &b);
+  for (int i = 0; i < lt_op_options(c->op); i++) {
+    if (i > 0) luaL_addstring(&b, ", ");
+    luaL_addstring(&b, c->op->options[i].name);
+  }
+  luaL_pushresult(&b);
+  const char *known = lua_tostring(c->L, -1);
+  lt_error(c->L, c->h, "%s: unknown option '%s'; %s%s", c->op->name, key,
+           *known ? "it has " : "it has none", known);
+}
+
+static void read_options(call *c, int at) {
+  lua_State *L = c->L;
+  lua_pushnil(L);
+  while (lua_next(L, at)) {
+    bool named = lua_type(L, -2) == LUA_TSTRING;
+    int option = named ? lt_op_option_index(c->op, lua_tostring(L, -2)) : -1;
+    if (option < 0) unknown_option(c, named ? lua_tostring(L, -2) : luaL_tolstring(L, -2, NULL));
+    read_option(c, option, lua_gettop(L));
+    lua_pop(L, 1);
+  }
+}
+
+/* Is the value a table of options, rather than a list of numbers? */
+static bool is_options(lua_State *L, int at) {
+  if (lua_type(L, at) != LUA_TTABLE || lua_rawlen(L, at) > 0) return false;
+  lua_pushnil(L);
+  if (!lua_next(L, at)) return false;
+  lua_pop(L, 2);
+  return true;
+}
+
+static bool is_list_option(const lt_option *o) {
+  return o->type == LT_OPTION_DIMS || o->type == LT_OPTION_SIZES;
+}
+
+/* Positional options in the order of the block, then a table. A list option that comes first
+ * takes all numbers that follow: zeros(2, 3), x:permute(2, 1). */
+static void read_positional(call *c, int at) {
+  lua_State *L = c->L;
+  int option = 0, options = lt_op_options(c->op);
+  for (; at <= c->arguments; at++, option++) {
+    if (is_options(L, at)) {
+      read_options(c, at++);
+      break;
+    }
+    bool empty = lua_type(L, at) == LUA_TTABLE && lua_rawlen(L, at) == 0;
+    if (empty && (option >= options || !is_list_option(&c->op->options[option]))) {
+      at++; /* {} says nothing */
+      break;
+    }
+    if (option >= options) break;
+    if (lua_isnil(L, at)) continue;
+    const lt_option *o = &c->op->options[option];
+    if (!is_list_option(o) || lua_type(L, at) != LUA_TNUMBER) {
+      read_option(c, option, at);
+      continue;
+    }
+    int64_t list[LT_MAX_RANK];
+    int n = 0;
+    for (; at <= c->arguments && lua_type(L, at) == LUA_TNUMBER; at++) {
+      if (n == LT_MAX_RANK) {
+        lt_error(L, c->h, "%s: %s has more than %d entries", c->op->name, o->name, LT_MAX_RANK);
+      }
+      list[n++] = read_element(c, at, o);
+    }
+    at--;
+    lt_attrs_set_list(&c->attrs, c->op, option, n, list);
+  }
+  if (at <= c->arguments && !lua_isnil(L, at)) {
+    char what[LT_SHAPE_TEXT + 32];
+    lt_error(L, c->h, "%s: argument %d (%s) is one too many", c->op->name, at,
+             lt_what(L, c->h, at, what));
+  }
+}
+
+/* ---- The call ----------------------------------------------------------------------------------- */
+
+/* From here on no Lua error can happen until the numbers' tensors are released again. */
+static lt_status run(call *c, int *outputs) {
+  lt_context *ctx = c->h->ctx;
+  lt_tensor *made[LT_MAX_INPUTS] = {NULL};
+  lt_status status = LT_OK;
+  for (int i = 0; i < LT_MAX_INPUTS && status == LT_OK; i++) {
+    if (!c->number[i]) continue;
+    bool is_int = lua_isinteger(c->L, i + 1);
+    status = lt_tensor_scalar(ctx, 0, is_int ? LT_INT64 : LT_FLOAT64, &made[i]);
+    if (status != LT_OK) break;
+    if (is_int) lt_tensor_write_int(made[i], 0, lua_tointeger(c->L, i + 1));
+    else lt_tensor_write(made[i], 0, lua_tonumber(c->L, i + 1));
+    made[i]->weak = true;
+    c->in[i] = made[i];
+  }
+  if (status == LT_OK) {
+    status = lt_run(ctx, c->op, c->inputs, c->in, &c->attrs, outputs, c->h->pending);
+  }
+  for (int i = 0; i < LT_MAX_INPUTS; i++) lt_tensor_release(made[i]);
+  return status;
+}
+
+static void drop_pending(lt_host *h) {
+  for (int i = 0; i < LT_MAX_OUTPUTS; i++) {
+    lt_tensor_release(h->pending[i]);
+    h->pending[i] = NULL;
+  }
+}
+
+static int call_op(lua_State *L) {
+  call c;
+  c.L = L;
+  c.h = lt_host_of(L);
+  c.op = lua_touserdata(L, lua_upvalueindex(LT_UP_OWN));
+  c.arguments = lua_gettop(L);
+  c.inputs = 0;
+  c.in = c.few;
+  for (int i = 0; i < LT_MAX_INPUTS; i++) c.number[i] = false;
+  drop_pending(c.h);
+  lt_attrs_default(&c.attrs, c.op);
+  int at = 1;
+  for (int i = 0; i < LT_MAX_INPUTS && c.op->inputs[i].name; i++, at++) {
+    const lt_input *input = &c.op->inputs[i];
+    /* An options table may stand in the place of optional inputs. */
+    if (input->optional && is_options(L, at)) {
+      for (; i < LT_MAX_INPUTS && c.op->inputs[i].name; i++) c.in[c.inputs++] = NULL;
+      break;
+    }
+    if (input->list) {
+      int before = c.arguments;
+      read_list(&c, i, at);
+      at += c.arguments - before;
+    } else {
+      read_input(&c, i, at);
+    }
+  }
+  read_positional(&c, at);
+  int outputs;
+  lt_status status = run(&c, &outputs);
+  if (status == LT_NO_MEMORY) { /* dead tensors may hold what is missing */
+    lua_gc(L, LUA_GCCOLLECT);
+    status = run(&c, &outputs);
+  }
+  if (status != LT_OK) lt_raise(L, c.h, status);
+  lua_settop(L, outputs > 1 ? c.arguments : lua_gettop(L));
+  luaL_checkstack(L, outputs + 4, c.op->name);
+  for (int i = 0; i < outputs; i++) {
+    *lt_new_tensor_slot(L, c.h) = c.h->pending[i];
+    c.h->pending[i] = NULL;
+  }
+  lt_collect_if_due(L, c.h);
+  return outputs;
+}
+
+/* Lua hands the operand of a unary minus over twice. */
+static int call_unary(lua_State *L) {
+  lua_settop(L, 1);
+  return call_op(L);
+}
+
+/* ---- Registering --------------------------------------------------------------------------------- */
+
+static void push_op(lua_State *L, lua_CFunction f, const lt_op *op, int host, int meta) {
+  lua_pushvalue(L, host);
+  lua_pushvalue(L, meta);
+  lua_pushlightuserdata(L, (void *)(uintptr_t)op);
+  lua_pushcclosure(L, f, 3);
+}
+
+static const char *const accepts_names[] = {"any", "float", "index", "mask"};
+static const char *const option_types[] = {"int",  "number", "bool",  "choice", "dim",
+                                           "dims", "sizes",  "index", "dtype"};
+
+static void set_string(lua_State *L, const char *key, const char *value) {
+  lua_pushstring(L, value);
+  lua_setfield(L, -2, key);
+}
+static void set_flag(lua_State *L, const char *key, bool value) {
+  lua_pushboolean(L, value);
+  lua_setfield(L, -2, key);
+}
+
+static void describe_inputs(lua_State *L, const lt_op *op) {
+  lua_newtable(L);
+  for (int i = 0; i < lt_op_inputs(op); i++) {
+    const lt_input *input = &op->inputs[i];
+    lua_newtable(L);
+    set_string(L, "name", input->name);
+    set_string(L, "accepts", accepts_names[input->accepts]);
+    set_flag(L, "optional", input->optional);
+    set_flag(L, "list", input->list);
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "inputs");
+}
+
+static void describe_options(lua_State *L, const lt_op *op) {
+  lua_newtable(L);
+  for (int i = 0; i < lt_op_options(op); i++) {
+    const lt_option *o = &op->options[i];
+    lua_newtable(L);
+    set_string(L, "name", o->name);
+    set_string(L, "type", option_types[o->type]);
+    set_flag(L, "required", o->required);
+    if (o->type == LT_OPTION_CHOICE) {
+      set_string(L, "choices", o->choices);
+    } else if (o->type == LT_OPTION_BOOL) {
+      set_flag(L, "default", o->value != 0);
+    } else if (o->type == LT_OPTION_INT || o->type == LT_OPTION_NUMBER ||
+               (o->type == LT_OPTION_DIM && o->value != 0)) {
+      lua_pushnumber(L, o->value);
+      lua_setfield(L, -2, "default");
+    }
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "options");
+}
+
+static void describe(lua_State *L, const lt_op *op) {
+  lua_newtable(L);
+  set_string(L, "name", op->name);
+  set_string(L, "doc", op->doc ? op->doc : "");
+  describe_inputs(L, op);
+  describe_options(L, op);
+  lua_newtable(L);
+  for (int i = 0; i < LT_MAX_SAMPLES && op->sample[i]; i++) {
+    lua_pushstring(L, op->sample[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "samples");
+  set_flag(L, "differentiable", op->vjp != NULL);
+  set_flag(L, "internal", op->internal);
+  set_flag(L, "view", op->view);
+  set_flag(L, "cuts", op->cuts);
+  set_flag(L, "elementwise", op->kernel != NULL);
+  set_flag(L, "method", !op->internal && !op->function);
+}
+
+/* lt.ops: what the registry says of each op, by name; made when it is first asked for. */
+static int list_ops(lua_State *L) {
+  lua_newtable(L);
+  for (const lt_op *const *const *f = lt_families(); *f; f++) {
+    for (const lt_op *const *op = *f; *op; op++) {
+      describe(L, *op);
+      lua_setfield(L, -2, (*op)->name);
+    }
+  }
+  return 1;
+}
+
+/* Operators and the ops behind them. */
+static const char *const operators[][2] = {
+    {"__add", "add"}, {"__sub", "sub"},          {"__mul", "mul"},       {"__div", "div"}, {"__pow", "pow"},
+    {"__unm", "neg"}, {"__idiv", "floor_divide"}, {"__mod", "remainder"}, {NULL, NULL}};
+
+void lt_open_ops(lua_State *L, int host, int meta) {
+  int module = lua_gettop(L);
+  lua_getfield(L, meta, "__methods");
+  int methods = lua_gettop(L);
+  for (const lt_op *const *const *f = lt_families(); *f; f++) {
+    for (const lt_op *const *op = *f; *op; op++) {
+      if ((*op)->internal) continue;
+      push_op(L, call_op, *op, host, meta);
+      if (!(*op)->function) {
+        lua_pushvalue(L, -1);
+        lua_setfield(L, methods, (*op)->name);
+      }
+      lua_setfield(L, module, (*op)->name);
+    }
+  }
+  lua_pop(L, 1);
+  for (int i = 0; operators[i][0]; i++) {
+    const lt_op *op = lt_op_find(operators[i][1]);
+    if (!op) continue;
+    bool unary = lt_op_inputs(op) == 1;
+    push_op(L, unary ? call_unary : call_op, op, host, meta);
+    lua_setfield(L, meta, operators[i][0]);
+  }
+  lua_pushcfunction(L, list_ops);
+  lua_setfield(L, module, "list_ops");
+}

@@ -1,0 +1,25 @@
+/* All ops, by name. */
+#include "ops/family.h"
+
+#include <string.h>
+
+/* Every file of ops, once. */
+#define FAMILIES(F)                                                                                \
+  F(arithmetic) F(power) F(binary) F(compare) F(choose) F(view) F(reduce) F(source) F(cast)
+
+#define DECLARE(NAME) extern const lt_op *const lt_family_##NAME[];
+FAMILIES(DECLARE)
+
+#define LIST(NAME) lt_family_##NAME,
+static const lt_op *const *const families[] = {FAMILIES(LIST) NULL};
+
+const lt_op *const *const *lt_families(void) { return families; }
+
+const lt_op *lt_op_find(const char *name) {
+  for (int f = 0; families[f]; f++) {
+    for (int i = 0; families[f][i]; i++) {
+      if (strcmp(families[f][i]->name, name) == 0) return families[f][i];
+    }
+  }
+  return NULL;
+}

@@ -1,0 +1,237 @@
+/* Running an op: check, infer, allocate, compute, record. */
+#include "kernels/elementwise.h"
+#include "ops/op.h"
+#include "tape/tape.h"
+
+#include <string.h>
+
+/* ---- Options ---------------------------------------------------------------------------- */
+
+static bool is_list(const lt_option *o) {
+  return o->type == LT_OPTION_DIMS || o->type == LT_OPTION_SIZES;
+}
+
+static int offset_of(const lt_op *op, int option) {
+  int at = 0;
+  for (int i = 0; i < option; i++) at += is_list(&op->options[i]) ? LT_LIST_WORDS : 1;
+  return at;
+}
+
+int lt_op_inputs(const lt_op *op) {
+  int n = 0;
+  while (n < LT_MAX_INPUTS && op->inputs[n].name) n++;
+  return n;
+}
+
+int lt_op_options(const lt_op *op) {
+  int n = 0;
+  while (n < LT_MAX_OPTIONS && op->options[n].name) n++;
+  return n;
+}
+
+int lt_op_option_index(const lt_op *op, const char *name) {
+  for (int i = 0; i < LT_MAX_OPTIONS && op->options[i].name; i++) {
+    if (strcmp(op->options[i].name, name) == 0) return i;
+  }
+  return -1;
+}
+
+void lt_attrs_default(lt_attrs *a, const lt_op *op) {
+  a->given = 0;
+  int at = 0;
+  for (int i = 0; i < LT_MAX_OPTIONS && op->options[i].name; i++) {
+    const lt_option *o = &op->options[i];
+    if (is_list(o)) {
+      memset(&a->word[at], 0, LT_LIST_WORDS * sizeof a->word[0]);
+      a->word[at].i = -1;
+      at += LT_LIST_WORDS;
+    } else if (o->type == LT_OPTION_NUMBER) {
+      a->word[at++].f = o->value;
+    } else {
+      a->word[at++].i = (int64_t)o->value;
+    }
+  }
+  a->count = at;
+}
+
+void lt_attrs_set_int(lt_attrs *a, const lt_op *op, int option, int64_t value) {
+  a->given |= 1u << option;
+  a->word[offset_of(op, option)].i = value;
+}
+
+void lt_attrs_set_number(lt_attrs *a, const lt_op *op, int option, double value) {
+  a->given |= 1u << option;
+  a->word[offset_of(op, option)].f = value;
+}
+
+void lt_attrs_set_list(lt_attrs *a, const lt_op *op, int option, int n, const int64_t *list) {
+  lt_word *w = &a->word[offset_of(op, option)];
+  a->given |= 1u << option;
+  w[0].i = n;
+  for (int i = 0; i < n; i++) w[1 + i].i = list[i];
+}
+
+bool lt_given(const lt_attrs *a, int option) { return a->given >> option & 1; }
+
+int64_t lt_get_int(const lt_attrs *a, const lt_op *op, int option) {
+  return a->word[offset_of(op, option)].i;
+}
+
+double lt_get_number(const lt_attrs *a, const lt_op *op, int option) {
+  return a->word[offset_of(op, option)].f;
+}
+
+const int64_t *lt_get_list(const lt_attrs *a, const lt_op *op, int option, int *n) {
+  const lt_word *w = &a->word[offset_of(op, option)];
+  *n = w[0].i < 0 ? 0 : (int)w[0].i;
+  return w[0].i < 0 ? NULL : &w[1].i;
+}
+
+const char *lt_choice_name(const lt_option *option, int64_t index, char text[32]) {
+  const char *p = option->choices;
+  for (; index > 0; index--) p = strchr(p, ' ') + 1;
+  size_t n = strcspn(p, " ");
+  memcpy(text, p, n);
+  text[n] = '\0';
+  return text;
+}
+
+/* ---- Common infer rules ------------------------------------------------------------------ */
+
+lt_dtype lt_result_type(const lt_call *c) {
+  /* [0] tensors with dimensions, [1] 0-d tensors, [2] numbers; -1 where there is none */
+  int level[3] = {-1, -1, -1};
+  for (int i = 0; i < c->inputs; i++) {
+    const lt_tensor *t = c->in[i];
+    if (!t) continue;
+    int *l = &level[t->weak ? 2 : t->shape.ndim == 0 ? 1 : 0];
+    *l = *l < 0 ? t->dtype : (int)lt_dtype_promote((lt_dtype)*l, (lt_dtype)t->dtype);
+  }
+  /* A number is of its category's default type. */
+  if (level[2] >= 0 && lt_dtype_is_float((lt_dtype)level[2])) level[2] = (int)c->ctx->default_dtype;
+  int result = -1;
+  for (int l = 0; l < 3; l++) {
+    if (level[l] < 0) continue;
+    if (result < 0 || lt_dtype_category((lt_dtype)level[l]) > lt_dtype_category((lt_dtype)result)) {
+      result = level[l];
+    }
+  }
+  return (lt_dtype)result;
+}
+
+static lt_status broadcast_inputs(lt_call *c) {
+  c->result[0].shape = c->in[0]->shape;
+  for (int i = 1; i < c->inputs; i++) {
+    if (!c->in[i] || lt_shape_broadcast(&c->result[0].shape, &c->in[i]->shape)) continue;
+    char a[LT_SHAPE_TEXT], b[LT_SHAPE_TEXT];
+    return lt_fail(c->ctx, "%s: shapes do not broadcast (%s and %s)", c->op->name,
+                   lt_shape_text(&c->result[0].shape, a), lt_shape_text(&c->in[i]->shape, b));
+  }
+  return LT_OK;
+}
+
+lt_status lt_infer_elementwise(lt_call *c) {
+  LT_TRY(broadcast_inputs(c));
+  c->dtype = lt_result_type(c);
+  if (c->op->inputs[0].accepts == LT_FLOAT && !lt_dtype_is_float(c->dtype)) {
+    c->dtype = c->ctx->default_dtype;
+  }
+  c->result[0].dtype = c->dtype;
+  return LT_OK;
+}
+
+lt_status lt_infer_predicate(lt_call *c) {
+  LT_TRY(lt_infer_elementwise(c));
+  c->result[0].dtype = LT_BOOL;
+  return LT_OK;
+}
+
+lt_status lt_infer_same(lt_call *c) {
+  c->dtype = (lt_dtype)c->in[0]->dtype;
+  c->result[0] = (lt_spec){c->dtype, c->in[0]->shape};
+  return LT_OK;
+}
+
+/* ---- Checks ----------------------------------------------------------------------------- */
+
+static lt_status check_accepts(lt_call *c, const lt_input *input, const lt_tensor *t) {
+  const char *takes = NULL;
+  if (input->accepts == LT_FLOAT && !c->op->kernel && !lt_dtype_is_float((lt_dtype)t->dtype)) {
+    takes = "a float tensor (x:to(\"float32\") makes one)";
+  } else if (input->accepts == LT_INDEX && t->dtype != LT_INT64 && t->dtype != LT_INT32) {
+    takes = "int64 or int32";
+  } else if (input->accepts == LT_MASK && t->dtype != LT_BOOL) {
+    takes = "bool";
+  }
+  if (!takes) return LT_OK;
+  return lt_fail(c->ctx, "%s: %s must be %s, got %s", c->op->name, input->name, takes,
+                 lt_dtype_name((lt_dtype)t->dtype));
+}
+
+/* Was the memory of a recorded value overwritten through another window on it? */
+static lt_status check_fresh(lt_call *c, const lt_tensor *t) {
+  if (t->version == t->block->version || t->variable || !(t->tapes & c->ctx->listening)) {
+    return LT_OK;
+  }
+  char at[LT_SITE_TEXT];
+  return lt_fail(c->ctx, "%s: '%s' was overwritten in place at %s after a tape recorded it [overwritten]",
+                 c->op->name, t->name ? t->name : "unnamed",
+                 lt_site_text(c->ctx, t->block->writer, at));
+}
+
+static lt_status check(lt_call *c) {
+  int declared = lt_op_inputs(c->op), last = declared - 1;
+  bool list = declared > 0 && c->op->inputs[last].list;
+  if (list ? c->inputs < declared : c->inputs != declared) {
+    return lt_fail(c->ctx, "%s: takes %d tensors, got %d", c->op->name, declared, c->inputs);
+  }
+  for (int i = 0; i < c->inputs; i++) {
+    const lt_input *input = &c->op->inputs[i < last ? i : last];
+    if (!c->in[i]) {
+      if (input->optional) continue;
+      return lt_fail(c->ctx, "%s: %s is missing", c->op->name, input->name);
+    }
+    if (c->in[i]->ctx != c->ctx) {
+      return lt_fail(c->ctx, "%s: %s belongs to another Lua state", c->op->name, input->name);
+    }
+    LT_TRY(check_accepts(c, input, c->in[i]));
+    LT_TRY(check_fresh(c, c->in[i]));
+  }
+  for (int i = 0; i < LT_MAX_OPTIONS && c->op->options[i].name; i++) {
+    if (c->op->options[i].required && !lt_given(c->attrs, i)) {
+      return lt_fail(c->ctx, "%s: %s is missing", c->op->name, c->op->options[i].name);
+    }
+  }
+  return LT_OK;
+}
+
+/* ---- Running ---------------------------------------------------------------------------- */
+
+static lt_status execute(lt_call *c) {
+  LT_TRY(lt_check_interrupt(c->ctx));
+  LT_TRY(check(c));
+  c->outputs = 1;
+  LT_TRY(c->op->infer(c));
+  for (int i = 0; i < c->outputs && !c->op->view; i++) {
+    LT_TRY(lt_tensor_new(c->ctx, c->op->name, c->result[i].dtype, &c->result[i].shape, &c->out[i]));
+  }
+  LT_TRY(c->op->kernel ? lt_elementwise(c, c->op->kernel) : c->op->forward(c));
+  return lt_record(c, NULL);
+}
+
+lt_status lt_run(lt_context *ctx, const lt_op *op, int inputs, lt_tensor *const *in,
+                 const lt_attrs *attrs, int *outputs, lt_tensor *out[LT_MAX_OUTPUTS]) {
+  lt_attrs defaults;
+  if (!attrs) {
+    lt_attrs_default(&defaults, op);
+    attrs = &defaults;
+  }
+  lt_call c = {.ctx = ctx, .op = op, .attrs = attrs, .inputs = inputs, .in = in};
+  lt_status status = execute(&c);
+  for (int i = 0; i < c.outputs; i++) {
+    if (status == LT_OK) out[i] = c.out[i];
+    else lt_tensor_release(c.out[i]);
+  }
+  *outputs = status == LT_OK ? c.outputs : 0;
+  return status;
+}

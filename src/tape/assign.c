@@ -1,0 +1,27 @@
+/* Versions and identities around a write in place. */
+#include "tape/assign.h"
+#include "ops/ops.h"
+#include "tape/tape.h"
+
+lt_status lt_assign_begin(lt_context *ctx, const lt_tensor *t, const char *op) {
+  if (t->variable || ctx->no_grad) return LT_OK;
+  for (uint64_t left = ctx->listening; left; left &= left - 1) {
+    const lt_tape *tape = ctx->tapes[__builtin_ctzll(left)];
+    if (!lt_tape_connects(tape, t)) continue;
+    char at[LT_SITE_TEXT];
+    return lt_fail(ctx,
+                   "%s: '%s' is recorded by the tape opened at %s, and a write in place has no "
+                   "gradient; use lt.where or lt.cat, or write inside tape:paused [assigned]",
+                   op, t->name ? t->name : "the tensor", lt_site_text(ctx, tape->opened, at));
+  }
+  return LT_OK;
+}
+
+lt_status lt_assign_end(lt_context *ctx, lt_tensor *t, lt_tensor *source) {
+  lt_tensor_written(t, lt_current_site(ctx));
+  if (t->variable) return LT_OK;
+  lt_attrs none = {0};
+  lt_call c = {.ctx = ctx, .op = &lt_op_assign, .attrs = &none, .inputs = source ? 2 : 1,
+               .in = (lt_tensor *[]){t, source}, .outputs = 1, .out = {t}};
+  return lt_record(&c, NULL);
+}

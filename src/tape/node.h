@@ -1,0 +1,78 @@
+/* A node is an executed operation. It always says which op ran where on which values (by id);
+ * while a tape needs it, it also holds the values that the gradient rule reads. A node outside
+ * every tape, or where the gradient is cut, is light: no values, no options, no sizes. */
+#ifndef LT_TAPE_NODE_H
+#define LT_TAPE_NODE_H
+
+#include "ops/op.h"
+
+/* Why a node is not on a tape. */
+typedef enum lt_reason {
+  LT_RECORDED,
+  LT_NO_TAPE,     /* no tape was open */
+  LT_IN_NO_GRAD,  /* inside lt.no_grad */
+  LT_TAPE_PAUSED, /* tapes were open, none was listening */
+  LT_UNCONNECTED, /* a tape listened, but watched none of the inputs */
+  LT_CUT,         /* stop_gradient, detach */
+  LT_NO_GRADIENT  /* the op has none, or the result is not a float */
+} lt_reason;
+
+/* One input or output of a node. */
+typedef struct lt_edge {
+  uint64_t id;
+  lt_tensor *saved; /* NULL unless the gradient rule reads it */
+  uint32_t version; /* of the saved tensor's block then */
+  uint32_t dtype : 4, ndim : 4;
+  uint32_t at : 24; /* where its sizes begin in the node's list */
+} lt_edge;
+
+enum { LT_MAX_EDGES = 1 << 20 };
+
+/* A gradient rule given by the host language, instead of the op's own. */
+typedef struct lt_closure {
+  lt_status (*vjp)(void *userdata, struct lt_vjp *v);
+  void (*release)(void *userdata);
+  void *userdata;
+} lt_closure;
+
+typedef struct lt_node {
+  const lt_op *op;
+  uint64_t tapes;   /* slots of the tapes that recorded it */
+  lt_site site;
+  int32_t refs;     /* the history's and the tapes' */
+  int32_t holders;  /* tapes that still need the values */
+  int32_t inputs, outputs, sizes, words;
+  uint8_t reason; /* an lt_reason */
+  lt_closure closure;
+  lt_edge edge[]; /* inputs, outputs; then `sizes` int64, `words` words, behind the edges */
+} lt_node;
+
+static inline lt_edge *lt_node_in(lt_node *n, int i) { return &n->edge[i]; }
+static inline lt_edge *lt_node_out(lt_node *n, int i) { return &n->edge[n->inputs + i]; }
+lt_spec lt_edge_spec(const lt_node *n, const lt_edge *e);
+void lt_node_attrs(const lt_node *n, lt_attrs *attrs);
+
+static inline lt_node *lt_node_retain(lt_node *n) {
+  n->refs++;
+  return n;
+}
+void lt_node_release(lt_node *n);
+
+/* One tape needs the values no more; with the last, they go. */
+void lt_node_let_go(lt_node *n);
+
+/* Notes an executed call: gives the outputs their ids, puts a node into the history and on every
+ * tape that listens and watches an input. Takes the closure over, also when it fails. */
+lt_status lt_record(lt_call *c, const lt_closure *closure);
+
+/* Notes a value that no op made (a tensor built by the host): a light node without inputs.
+ * `op` only lends its name. */
+lt_status lt_record_source(const lt_op *op, lt_tensor *t);
+
+/* The node that made value `id`, if the history still has it. */
+lt_node *lt_history_find(const lt_context *ctx, uint64_t id);
+/* Node number k of those kept, oldest first. */
+lt_node *lt_history_at(const lt_context *ctx, int64_t k);
+void lt_history_clear(lt_context *ctx);
+
+#endif
