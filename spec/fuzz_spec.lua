@@ -7,7 +7,7 @@ local values = require "spec.values"
 local samples = require "spec.samples"
 
 local seed = math.tointeger(os.getenv "LUATAPE_FUZZ_SEED") or 20221103
-local calls = math.tointeger(os.getenv "LUATAPE_FUZZ_CALLS") or 4000
+local calls = math.tointeger(os.getenv "LUATAPE_FUZZ_CALLS") or 10000
 local trace = os.getenv "LUATAPE_FUZZ_TRACE"
 local MEMORY = 256 << 20 -- bytes that nothing small needs
 
@@ -207,6 +207,25 @@ describe("malformed calls", function()
       end
     end
     run(constructors, function() return { n = 2, random(0, 3), random(1, 3) } end)
+    memory_is_bounded()
+  end)
+
+  it("of tapes give results or messages", function()
+    local methods = { "watch", "gradient", "explain", "stop", "resume", "reset", "close" }
+    for number = 1, calls // 4 do
+      local tape = lt.tape { persistent = random(0, 1) == 1 }
+      local x = lt.variable(generators.normal(2, 3))
+      local y = pick { x, x * 2, tensor() }
+      for _ = 1, 3 do
+        local name = pick(methods)
+        local a = { n = 4, pick { tape, tape, 1 }, pick { y, { y }, value() },
+          pick { x, { x }, value() }, value() }
+        if random(0, 1) == 1 then a[4] = { output_gradients = pick { y, value() } } end
+        local ok, message = pcall(attempt, name, tape[name], a)
+        if not ok then error(("seed %d, call %d: %s"):format(seed, number, message), 0) end
+      end
+      tape:close()
+    end
     memory_is_bounded()
   end)
 

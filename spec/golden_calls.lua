@@ -91,6 +91,7 @@ local form = {
   pow = function(a, o) return lt.pow(a[1], o and o.exponent or a[2]) end,
   rpow = function(a, o) return lt.pow(o.base, a[1]) end,
   lerp = function(a, o) return lt.lerp(a[1], a[2], o and o.weight or a[3]) end,
+  masked_fill = function(a, o) return lt.masked_fill(a[1], a[2], o.value) end,
   ["repeat"] = function(a, o) return lt.tile(a[1], { dims = o.sizes }) end,
   ctc_loss = function(a, o)
     return lt.ctc_loss(lt.log_softmax(a[1], { dim = -1 }), a[2], a[3], a[4], o)

@@ -104,6 +104,6 @@ for _, family in ipairs(families) do
       end)
     end
 
-    teardown(function() print(("golden %s: %d of %d"):format(family, passed, #cases)) end)
+    teardown(function() print(("\ngolden %s: %d of %d"):format(family, passed, #cases)) end)
   end)
 end

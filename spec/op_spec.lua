@@ -8,8 +8,8 @@ local samples = require "spec.samples"
 -- ---- Calling ------------------------------------------------------------------------------------
 
 ---The op on its arguments. Random ops draw the same numbers each time.
-local function call(op, arguments)
-  lt.manual_seed(1)
+local function call(op, arguments, seed)
+  lt.manual_seed(seed or 1)
   return values.results(lt[op.name], table.unpack(arguments, 1, arguments.n))
 end
 
@@ -158,15 +158,24 @@ local function compact(x) return values.tensor(values.read(x)) end
 local EXACT = { rtol = 1e-11, atol = 1e-11 }
 local SINGLE = { rtol = 1e-4, atol = 1e-4 }
 
-local function assert_same(what, got, expected, dtype, tol)
+---Are these the expected tensors? `dtypes` says which types are expected instead of others.
+local function assert_same(what, got, expected, tol, dtypes)
   for k, t in ipairs(expected) do
-    local ref = t and values.read(t)
-    if ref and is_float(t) then ref.dtype = dtype end
-    local difference
-    if ref then difference = values.difference(("%s %d"):format(what, k), got[k], ref, nil, tol) end
-    assert(not difference, difference)
-    assert(ref or not got[k], ("%s %d: there is one"):format(what, k))
+    local name = ("%s %d"):format(what, k)
+    if t then
+      local ref = values.read(t)
+      ref.dtype = dtypes and dtypes[ref.dtype] or ref.dtype
+      local difference = values.difference(name, got[k], ref, nil, tol)
+      assert(not difference, difference)
+    else
+      assert(not got[k], name .. ": there is one")
+    end
   end
+end
+
+---Does the op draw numbers of its own?
+local function is_random(op, arguments)
+  return not pcall(assert_same, "", call(op, arguments, 2), call(op, arguments, 3), EXACT)
 end
 
 ---Outputs and gradients on tensors stored by `layout` and on compact copies of them are equal.
@@ -176,8 +185,8 @@ local function check_layout(op, arguments, name, layout)
   local stored_fine, stored_outputs, stored_gradients = pcall(derive, op, stored)
   assert(fine == stored_fine, ("%s: %s"):format(name, fine and stored_outputs or outputs))
   if not fine then return end -- repeated rows may be no valid input, such as singular matrices
-  assert_same(name .. " output", stored_outputs, outputs, "float64", EXACT)
-  assert_same(name .. " gradient", stored_gradients, gradients, "float64", EXACT)
+  assert_same(name .. " output", stored_outputs, outputs, EXACT)
+  assert_same(name .. " gradient", stored_gradients, gradients, EXACT)
 end
 
 -- ---- Wrong arguments ----------------------------------------------------------------------------
@@ -230,7 +239,7 @@ local function wrong_calls(op)
     choice = { "nosuch", 1, {} }, dim = { 0, 99, -99, "text", 1.5, {} },
     dims = { 0, 99, { 99 }, { -99 }, { "text" }, { 1.5 }, "text", true, { {} } },
     sizes = { "text", { "text" }, { 1.5 }, true, { {} }, { 1, 1, 1, 1, 1, 1, 1, 1, 1 } },
-    index = { 0, 99, -99, "text", 1.5 }, dtype = { "float99", 1, {} },
+    index = { 0, "text", 1.5 }, dtype = { "float99", 1, {} },
   }
   for _, o in ipairs(op.options) do
     for _, v in ipairs(bad[o.type]) do
@@ -302,11 +311,11 @@ for _, op in ipairs(samples.ops()) do
     it("is a function, and a method where it says so", function()
       each_sample(function(arguments)
         local outputs = call(op, arguments)
-        if op.method then
+        local x = arguments[1]
+        if op.method and values.is_tensor(x) then
           lt.manual_seed(1)
-          local x = arguments[1]
           assert_same("method", values.results(x[op.name], table.unpack(arguments, 1, arguments.n)),
-            outputs, "float64", EXACT)
+            outputs, EXACT)
         end
       end)
     end)
@@ -319,13 +328,15 @@ for _, op in ipairs(samples.ops()) do
 
     it("gives nearly the same in float32", function()
       each_sample(function(arguments)
+        if is_random(op, arguments) then return end -- each type has numbers of its own
         local outputs, gradients = derive(op, arguments)
         local single, single_gradients = derive(op, samples.map(arguments, function(t)
           return t.dtype == "float64" and t:to "float32" or t
         end))
-        local chosen = select(2, samples.split(op, arguments)).dtype
-        assert_same("float32 output", single, outputs, chosen or "float32", SINGLE)
-        assert_same("float32 gradient", single_gradients, gradients, "float32", SINGLE)
+        local _, options = samples.split(op, arguments)
+        local halved = #floats(arguments) > 0 and { float64 = "float32" } or nil
+        assert_same("float32 output", single, outputs, SINGLE, not options.dtype and halved)
+        assert_same("float32 gradient", single_gradients, gradients, SINGLE, halved)
       end)
     end)
 
@@ -354,7 +365,7 @@ for _, op in ipairs(samples.ops()) do
 
     it("takes 0-d and empty tensors, or says why not", function()
       for _, shape in ipairs { {}, { 0 }, { 0, 3 }, { 3, 0 }, { 2, 0, 3 } } do
-        check_shape(op, shape)
+        if #op.inputs > 0 then check_shape(op, shape) end
       end
     end)
 

@@ -6,4 +6,8 @@ assert(require "lfs".chdir(root))
 local build = os.getenv "LUATAPE_BUILD" or "build"
 package.path = "./?.lua;" .. package.path -- helpers are spec.name
 package.cpath = build .. "/?.so;" .. package.cpath
+if not package.searchpath("luatape", build .. "/?.so") then
+  io.stderr:write(("%s/luatape.so is not there: build it, or set LUATAPE_BUILD\n"):format(build))
+  os.exit(1)
+end
 require "busted.runner" { standalone = false }

@@ -21,14 +21,18 @@ local function nest(shape, data, level, at)
   return rows, at
 end
 
+-- 0/0 has the sign bit set on some machines; copysign sees it.
+local POSITIVE_NAN = string.unpack("<d", string.pack("<I8", 0x7FF8000000000000))
+
 ---The tensor that a plain table describes. `dtype` is used where the table names none.
 function values.tensor(t, dtype)
   dtype = t.dtype or dtype
   if #t.data == 0 then return lt.zeros(t.shape, { dtype = dtype }) end
-  local data = t.data
-  if dtype == "bool" and type(data[1]) == "number" then
-    data = {}
-    for i, v in ipairs(t.data) do data[i] = v ~= 0 end
+  local data = {}
+  for i, v in ipairs(t.data) do
+    if v ~= v then v = POSITIVE_NAN end
+    data[i] = v
+    if dtype == "bool" and type(v) == "number" then data[i] = v ~= 0 end
   end
   return lt.tensor((nest(t.shape, data, 1, 1)), { dtype = dtype })
 end

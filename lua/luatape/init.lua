@@ -11,6 +11,9 @@ setmetatable(lt, {
     local value
     if key == "ops" then
       value = t.list_ops()
+    elseif key == "help" then
+      core.import("luatape.help")
+      return rawget(t, key)
     elseif lazy[key] then
       value = core.import(lazy[key])
     else
@@ -20,7 +23,7 @@ setmetatable(lt, {
     return value
   end,
   --- Names that exist but are not loaded yet, for completion.
-  __methods = lazy,
+  __methods = { nn = true, optim = true, data = true, help = true, ops = true },
 })
 
 core.import("luatape.tape")

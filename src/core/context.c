@@ -35,6 +35,7 @@ void lt_context_free(lt_context *ctx) {
   for (uint32_t i = 0; i < ctx->chunks.count; i++) free(ctx->chunks.names[i]);
   free(ctx->chunks.names);
   lt_pool_trim(&ctx->pool);
+  lt_spare_free(&ctx->spare);
   free(ctx);
 }
 

@@ -7,6 +7,7 @@
 #include "core/cpu.h"
 #include "core/dtype.h"
 #include "core/random.h"
+#include "core/spare.h"
 #include "core/status.h"
 
 struct lt_node;
@@ -33,6 +34,7 @@ typedef struct lt_chunks {
 struct lt_context {
   char message[LT_MESSAGE];
   lt_pool pool;
+  lt_spare spare;
   lt_random random;
   lt_simd simd;
   int threads;

@@ -1,12 +1,14 @@
 /* The processor's instruction set (cpuid, through the compiler's own check, which also asks whether
  * the operating system saves the wide registers) and the processors of this process. */
-#if defined(__linux__)
-#define _GNU_SOURCE
-#include <sched.h>
+#if !defined(_GNU_SOURCE)
+#  define _GNU_SOURCE /* sched_getaffinity */
 #endif
 
 #include "core/cpu.h"
 
+#if defined(__linux__)
+#  include <sched.h>
+#endif
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -17,7 +17,7 @@ static bool is_contiguous(const lt_tensor *t) {
 
 static lt_status new_header(lt_context *ctx, lt_dtype dtype, const lt_shape *shape,
                             lt_tensor **result) {
-  lt_tensor *t = malloc(sizeof *t);
+  lt_tensor *t = lt_spare_take(&ctx->spare, sizeof *t);
   if (!t) return lt_fail_memory(ctx, sizeof *t);
   t->ctx = ctx;
   t->block = NULL;
@@ -44,7 +44,7 @@ lt_status lt_tensor_new(lt_context *ctx, const char *op, lt_dtype dtype, const l
   lt_shape_strides(shape, t->strides);
   lt_status status = lt_block_new(ctx, t->numel * lt_dtype_size(dtype), &t->block);
   if (status != LT_OK) {
-    free(t);
+    lt_spare_give(&ctx->spare, t, sizeof *t);
     return status;
   }
   t->data = t->block->data;
@@ -80,7 +80,7 @@ lt_status lt_tensor_wrap(lt_context *ctx, const char *op, lt_dtype dtype, const 
   int64_t bytes = t->numel * lt_dtype_size(dtype);
   lt_status status = lt_block_wrap(ctx, data, bytes, release, userdata, &t->block);
   if (status != LT_OK) {
-    free(t);
+    lt_spare_give(&ctx->spare, t, sizeof *t);
     return status;
   }
   t->data = data;
@@ -92,7 +92,7 @@ void lt_tensor_release(lt_tensor *t) {
   if (!t || --t->refs > 0) return;
   lt_block_release(t->block);
   free(t->name);
-  free(t);
+  lt_spare_give(&t->ctx->spare, t, sizeof *t);
 }
 
 lt_status lt_tensor_set_name(lt_tensor *t, const char *name) {

@@ -6,10 +6,10 @@
  * - Plain bli_sgemm and cblas read BLIS_IR_NT and BLIS_PC_NT from the environment, and with either
  *   at 2 BLIS 0.9.0 returns wrong products. Only the _ex calls with an rntm_t of our own are safe.
  * - BLIS aborts the process when it runs out of memory, so it allocates at the start: one product
- *   of one thread, however small, makes it take the packing block (17 MB of address space, touched
- *   by large products only) that later ones of any size and type use again. */
+ *   of one thread that packs, however small, makes it take the blocks (18 MB of address space,
+ *   touched by large products only) that later ones of any size and type use again. */
 #if !defined(_GNU_SOURCE)
-#define _GNU_SOURCE /* setenv, unsetenv */
+#  define _GNU_SOURCE /* setenv, unsetenv */
 #endif
 
 #include <blis.h>
@@ -26,31 +26,46 @@ static const char *kernels_wanted(void) {
 #if defined(__x86_64__)
   lt_simd simd = lt_simd_detect();
   if (simd == LT_SIMD_PORTABLE) {
-#if defined(BLIS_CONFIG_GENERIC)
+#  if defined(BLIS_CONFIG_GENERIC)
     if (getenv("LUATAPE_SIMD") != NULL) return "generic"; /* lowered by the user */
-#endif
+#  endif
     return NULL;
   }
   if (__builtin_cpu_is("amd")) {
-#if defined(BLIS_CONFIG_ZEN)
+#  if defined(BLIS_CONFIG_ZEN)
     if (__builtin_cpu_is("znver1")) return "zen";
-#endif
-#if defined(BLIS_CONFIG_ZEN3)
+#  endif
+#  if defined(BLIS_CONFIG_ZEN3)
     if (__builtin_cpu_supports("vpclmulqdq")) return "zen3";
-#endif
-#if defined(BLIS_CONFIG_ZEN2)
+#  endif
+#  if defined(BLIS_CONFIG_ZEN2)
     return "zen2";
-#endif
+#  endif
   }
-#if defined(BLIS_CONFIG_SKX)
+#  if defined(BLIS_CONFIG_SKX)
   if (simd == LT_SIMD_AVX512) return "skx";
-#endif
-#if defined(BLIS_CONFIG_HASWELL)
+#  endif
+#  if defined(BLIS_CONFIG_HASWELL)
   return "haswell";
-#endif
+#  endif
 #endif
   return NULL;
 }
+
+/* The casts drop const: BLIS 0.9.0 declares the operands it only reads without it. */
+#define DEFINE(name, type, product)                                                                \
+  static void name(const lt_gemm *g, int threads, bool pack) {                                     \
+    type one = 1, beta = g->accumulate ? 1 : 0;                                                    \
+    rntm_t rntm;                                                                                   \
+    bli_rntm_init(&rntm);                                                                          \
+    bli_rntm_set_num_threads(threads, &rntm);                                                      \
+    if (pack) bli_rntm_disable_l3_sup(&rntm); /* BLIS's own way for small products */              \
+    product(BLIS_NO_TRANSPOSE, BLIS_NO_TRANSPOSE, g->m, g->n, g->k, &one, (type *)(uintptr_t)g->a, \
+            g->a_row, g->a_col, (type *)(uintptr_t)g->b, g->b_row, g->b_col, &beta, g->c,          \
+            g->c_row, g->c_col, NULL, &rntm);                                                      \
+  }
+DEFINE(product_f32, float, bli_sgemm_ex)
+DEFINE(product_f64, double, bli_dgemm_ex)
 
 static void open_once(void) {
   const char *wanted = getenv("BLIS_ARCH_TYPE") == NULL ? kernels_wanted() : NULL;
@@ -67,8 +82,8 @@ static void open_once(void) {
   }
   float f[3] = {1, 1, 0};
   double d[3] = {1, 1, 0};
-  lt_blis_gemm_f32(&(lt_gemm){1, 1, 1, &f[0], 1, 1, &f[1], 1, 1, &f[2], 1, 1, false}, 1);
-  lt_blis_gemm_f64(&(lt_gemm){1, 1, 1, &d[0], 1, 1, &d[1], 1, 1, &d[2], 1, 1, false}, 1);
+  product_f32(&(lt_gemm){1, 1, 1, &f[0], 1, 1, &f[1], 1, 1, &f[2], 1, 1, false}, 1, true);
+  product_f64(&(lt_gemm){1, 1, 1, &d[0], 1, 1, &d[1], 1, 1, &d[2], 1, 1, false}, 1, true);
 }
 
 void lt_blis_open(void) {
@@ -78,7 +93,10 @@ void lt_blis_open(void) {
 
 const char *lt_blis_version(void) { return bli_info_get_version_str(); }
 
-const char *lt_blis_kernels(void) { return bli_arch_string(bli_arch_query_id()); }
+const char *lt_blis_kernels(void) {
+  lt_blis_open();
+  return bli_arch_string(bli_arch_query_id());
+}
 
 static bool takes(int64_t rows, int64_t cols, int64_t row, int64_t col) {
   return (col == 1 && row >= cols) || (row == 1 && col >= rows);
@@ -89,17 +107,12 @@ bool lt_blis_takes(const lt_gemm *g) {
          takes(g->m, g->n, g->c_row, g->c_col);
 }
 
-/* The casts drop const: BLIS 0.9.0 declares the operands it only reads without it. */
-#define DEFINE(name, type, product)                                                                \
-  void name(const lt_gemm *g, int threads) {                                                       \
-    type one = 1, beta = g->accumulate ? 1 : 0;                                                    \
-    rntm_t rntm;                                                                                   \
-    bli_rntm_init(&rntm);                                                                          \
-    bli_rntm_set_num_threads(threads, &rntm);                                                      \
-    product(BLIS_NO_TRANSPOSE, BLIS_NO_TRANSPOSE, g->m, g->n, g->k, &one, (type *)(uintptr_t)g->a, \
-            g->a_row, g->a_col, (type *)(uintptr_t)g->b, g->b_row, g->b_col, &beta, g->c,          \
-            g->c_row, g->c_col, NULL, &rntm);                                                      \
-  }
+void lt_blis_gemm_f32(const lt_gemm *g, int threads) {
+  lt_blis_open();
+  product_f32(g, threads, false);
+}
 
-DEFINE(lt_blis_gemm_f32, float, bli_sgemm_ex)
-DEFINE(lt_blis_gemm_f64, double, bli_dgemm_ex)
+void lt_blis_gemm_f64(const lt_gemm *g, int threads) {
+  lt_blis_open();
+  product_f64(g, threads, false);
+}

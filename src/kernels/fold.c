@@ -420,6 +420,19 @@ const lt_fold lt_fold_norm1 = {
     .merge_float = add_floats,
 };
 
+static void count_as_float(int64_t n, lt_cell *state, int64_t count, const double *k) {
+  (void)count, (void)k;
+  for (int64_t j = 0; j < n; j++) state[j].f = (double)state[j].i;
+}
+
+const lt_fold lt_fold_norm0 = {
+    .planes = 1,
+    .row = TABLE_FLOAT(count, row),
+    .columns = TABLE_FLOAT(count, columns),
+    .merge_float = add_ints,
+    .finish = count_as_float,
+};
+
 const lt_fold lt_fold_abs_max = {
     .planes = 1,
     .start_float = {{.f = -INFINITY}},

@@ -1,6 +1,6 @@
 /* The door of the matrix product: empty ones, strides that mean nothing, and the choice between the
- * direct kernels and BLIS. The choice looks at the shape, the strides and the instruction set, never
- * at the number of threads: that is half of why the bits do not depend on it. */
+ * direct kernels and BLIS. The choice looks at the shape, the strides and the instruction set,
+ * never at the number of threads: that is half of why the bits do not depend on it. */
 #include "kernels/gemm.h"
 
 #include "kernels/gemm_blis.h"

@@ -1,5 +1,5 @@
-/* Direct products: nothing is allocated, no thread is started, every shape and stride is right. Made
- * for small and thin ones; kernels/gemm.h chooses. */
+/* Direct products: nothing is allocated, no thread is started, every shape and stride is right.
+ * Made for small and thin ones; kernels/gemm.h chooses. */
 #ifndef LT_KERNELS_GEMM_SMALL_H
 #define LT_KERNELS_GEMM_SMALL_H
 

@@ -163,7 +163,6 @@ LT_MATH int64_t lt_as_it_is(int64_t x) { return x; }
 #define ROUND(x) LT_ROUND_BY_TYPE(x, rintf, rint) /* halves to even */
 
 /* Not vectorised. */
-#define EXP2(x) LT_BY_TYPE(x, exp2f, exp2)
 #define LOG2(x) LT_BY_TYPE(x, log2f, log2)
 #define LOG10(x) LT_BY_TYPE(x, log10f, log10)
 #define SIN(x) LT_BY_TYPE(x, sinf, sin)

@@ -51,8 +51,9 @@ extern const lt_fold lt_fold_amax, lt_fold_amin, lt_fold_argmax, lt_fold_argmin;
 extern const lt_fold lt_fold_max, lt_fold_min;
 /* Mean squared deviation from the mean, over count - k[0] instead of count; and its root. */
 extern const lt_fold lt_fold_var, lt_fold_std;
-/* sum |x|^k[0], to the power 1/k[0]; the cases 2 and 1; the extremes of |x|. */
-extern const lt_fold lt_fold_norm, lt_fold_norm2, lt_fold_norm1, lt_fold_abs_max, lt_fold_abs_min;
+/* sum |x|^k[0], to the power 1/k[0]; the cases 2, 1 and 0 (a count); the extremes of |x|. */
+extern const lt_fold lt_fold_norm, lt_fold_norm2, lt_fold_norm1, lt_fold_norm0;
+extern const lt_fold lt_fold_abs_max, lt_fold_abs_min;
 /* log sum exp x. */
 extern const lt_fold lt_fold_logsumexp;
 

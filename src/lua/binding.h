@@ -79,6 +79,7 @@ void lt_open_index(lua_State *L, int host, int meta);  /* t[...] and assignment 
 void lt_open_ops(lua_State *L, int host, int meta);    /* every op of the registry */
 void lt_open_tape(lua_State *L, int host, int meta);
 void lt_open_optim(lua_State *L, int host, int meta);
+void lt_open_data(lua_State *L, int host, int meta);
 void lt_open_engine(lua_State *L, int host, int meta); /* memory, threads, seeds, version */
 
 #endif

@@ -117,7 +117,7 @@ static int no_such_field(lua_State *L, lt_host *h, const char *key) {
                   *near ? "?)" : "");
 }
 
-static int index(lua_State *L) {
+static int tensor_index(lua_State *L) {
   int type = lua_type(L, 2);
   if (type == LUA_TSTRING) { /* methods first: they are asked for most */
     lua_getfield(L, lua_upvalueindex(LT_UP_META), "__methods");
@@ -194,7 +194,7 @@ static void write_masked(lua_State *L, lt_host *h, lt_tensor *t, lt_tensor *mask
   LT_CHECK(L, h, lt_tensor_copy(t, *flat));
 }
 
-static int newindex(lua_State *L) {
+static int tensor_newindex(lua_State *L) {
   lt_host *h = lt_host_of(L);
   lt_tensor *t = lt_check_tensor(L, h, 1, "index", "x");
   int type = lua_type(L, 2);
@@ -248,7 +248,7 @@ void lt_open_index(lua_State *L, int host, int meta) {
   static const luaL_Reg methods[] = {
       {"assign", assign}, {"assign_add", assign_add}, {"assign_sub", assign_sub}, {NULL, NULL}};
   static const luaL_Reg metamethods[] = {
-      {"__index", index}, {"__newindex", newindex}, {NULL, NULL}};
+      {"__index", tensor_index}, {"__newindex", tensor_newindex}, {NULL, NULL}};
   lua_getfield(L, meta, "__methods");
   lt_set_functions(L, methods, host, meta);
   lua_pop(L, 1);

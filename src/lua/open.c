@@ -62,6 +62,7 @@ int luaopen_luatape(lua_State *L) {
   lua_newtable(L);                       /* 4: what only the Lua half sees */
   lt_open_tape(L, 1, 2);
   lt_open_optim(L, 1, 2);
+  lt_open_data(L, 1, 2);
   lua_pushvalue(L, 2);
   lua_setfield(L, 4, "tensor_meta");
   lua_pushvalue(L, 3);

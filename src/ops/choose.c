@@ -84,7 +84,19 @@ const lt_op lt_op_maximum_backward = {
 enum { X, BOUND }; /* inputs: x, and from BOUND on the lower and the upper bound */
 enum { MIN, MAX }; /* options, in the same order */
 
-LT_NUMBER_KERNEL_3(clamp, x, lo, hi, SMALLER(LARGER(x, lo), hi))
+/* In two steps, which compilers turn into two instructions. */
+#define CLAMP_TILE(NAME, TARGET, TYPE, RESULT)                                                     \
+  TARGET static void NAME(int64_t n, void *const *p, const double *k) {                            \
+    TYPE *restrict y = p[0];                                                                       \
+    const TYPE *x = p[1], *lo = p[2], *hi = p[3];                                                  \
+    (void)k;                                                                                       \
+    for (int64_t i = 0; i < n; i++) {                                                              \
+      const TYPE low = LARGER(x[i], lo[i]);                                                        \
+      y[i] = SMALLER(low, hi[i]);                                                                  \
+    }                                                                                              \
+  }
+
+LT_NUMBER_KERNEL_OF(CLAMP_TILE, clamp)
 
 static lt_status clamp_infer(lt_call *c) {
   bool any = false;

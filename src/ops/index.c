@@ -1,5 +1,5 @@
-/* Parts of a tensor: one element or a range of a dimension (views), and elements chosen by
- * numbers or by a mask (copies). The gradient of a choice puts dy back where it was chosen. */
+/* Elements chosen by numbers or by a mask: copies. The gradient of a choice puts dy back where it
+ * was chosen. Index values count from 1 and are checked before anything is written. */
 #include "ops/index.h"
 #include "core/context.h"
 #include "kernels/copy.h"
@@ -7,8 +7,6 @@
 #include "kernels/parallel.h"
 #include "ops/family.h"
 #include "tape/vjp.h"
-
-#include <string.h>
 
 lt_status lt_check_indices(const char *op, const char *what, const lt_tensor *t, int64_t count,
                            const int64_t *skip) {
@@ -39,293 +37,26 @@ lt_status lt_contiguous_as(lt_tensor *t, lt_dtype dtype, lt_tensor **result) {
   return lt_tensor_copy(*result, t);
 }
 
-/* The dimension in option `option`; a 0-d tensor has none. */
-static lt_status get_dim(const lt_call *c, int option, int *dim) {
+lt_status lt_indexed_dim(const lt_call *c, int option, int *dim) {
   const lt_shape *x = &c->in[0]->shape;
   if (x->ndim == 0) return lt_fail(c->ctx, "%s: x is 0-d and has no dimensions", c->op->name);
   return lt_dim_normalise(c->ctx, c->op->name, lt_get_int(c->attrs, c->op, option), x->ndim, dim);
 }
 
-/* The place of element 0 of dimension `dim` in the gradient rules. */
-static int rule_dim(const lt_vjp *v, int option) {
-  int64_t dim = lt_get_int(v->attrs, v->op, option);
-  return (int)(dim < 0 ? dim + lt_input_spec(v, 0).shape.ndim : dim);
-}
-
-/* ---- Ranges of one dimension: select, slice, narrow ------------------------------------------ */
-
-/* Elements start, start + step, ... of dimension dim. */
-typedef struct range {
-  int dim;
-  int64_t start, step, length;
-} range;
-
-static lt_status range_window(lt_call *c, const range *r) {
-  const lt_tensor *x = c->in[0];
-  lt_shape shape = x->shape;
-  int64_t strides[LT_MAX_RANK];
-  memcpy(strides, x->strides, sizeof strides);
-  int64_t offset = r->length > 0 ? r->start * strides[r->dim] : 0;
-  shape.size[r->dim] = r->length;
-  strides[r->dim] *= r->step;
-  return lt_tensor_view(x, offset, &shape, strides, &c->out[0]);
-}
-
-static void range_infer(lt_call *c, const range *r) {
-  c->result[0] = (lt_spec){(lt_dtype)c->in[0]->dtype, c->in[0]->shape};
-  c->result[0].shape.size[r->dim] = r->length;
-}
-
-/* Negative numbers count from the end. */
-static int64_t from_end(int64_t i, int64_t n) { return i < 0 ? i + n : i; }
-
-static int64_t clamped(int64_t i, int64_t low, int64_t high) {
-  return i < low ? low : i > high ? high : i;
-}
-
-static long long shown(int64_t i) { return (long long)(i < 0 ? i : i + 1); }
-
-/* ---- slice_backward -------------------------------------------------------------------------- */
-
-enum { BACK_SIZE, BACK_DIM, BACK_START, BACK_STEP };
-enum { SLICE_DIM, SLICE_START, SLICE_STOP, SLICE_STEP };
-
-static lt_status slice_backward_infer(lt_call *c) {
-  int n;
-  const int64_t *size = lt_get_list(c->attrs, c->op, BACK_SIZE, &n);
-  c->result[0] = (lt_spec){(lt_dtype)c->in[0]->dtype, lt_shape_make(n, size)};
-  return LT_OK;
-}
-
-static lt_status slice_backward_forward(lt_call *c) {
-  const lt_tensor *dy = c->in[0];
-  lt_tensor *dx = c->out[0];
-  lt_dtype dtype = (lt_dtype)dx->dtype;
-  int64_t dim = lt_get_int(c->attrs, c->op, BACK_DIM), strides[LT_MAX_RANK];
-  int64_t offset = lt_get_int(c->attrs, c->op, BACK_START) * dx->strides[dim];
-  memcpy(strides, dx->strides, sizeof strides);
-  strides[dim] *= lt_get_int(c->attrs, c->op, BACK_STEP);
-  memset(dx->data, 0, (size_t)(dx->numel * lt_dtype_size(dtype)));
-  if (dy->numel == 0) return LT_OK;
-  lt_copy(&dy->shape, dtype, dx->data + offset * lt_dtype_size(dtype), strides, dtype, dy->data,
-          dy->strides);
-  return LT_OK;
-}
-
-static void slice_backward_vjp(lt_vjp *v) {
-  int64_t dim = lt_get_int(v->attrs, v->op, BACK_DIM);
-  int64_t start = lt_get_int(v->attrs, v->op, BACK_START);
-  int64_t step = lt_get_int(v->attrs, v->op, BACK_STEP);
-  int64_t length = lt_input_spec(v, 0).shape.size[dim];
-  lt_attrs attrs;
-  lt_attrs_default(&attrs, &lt_op_slice);
-  lt_attrs_set_int(&attrs, &lt_op_slice, SLICE_DIM, dim);
-  lt_attrs_set_int(&attrs, &lt_op_slice, SLICE_START, length ? start : 1);
-  lt_attrs_set_int(&attrs, &lt_op_slice, SLICE_STOP, length ? start + (length - 1) * step : 0);
-  lt_attrs_set_int(&attrs, &lt_op_slice, SLICE_STEP, step);
-  lt_give(v, 0, lt_do1(v->s, &lt_op_slice, &attrs, v->dy[0]));
-}
-
-const lt_op lt_op_slice_backward = {
-    .name = "slice_backward",
-    .doc = "Zeros of the given size, with dy at elements start, start + step, ... of dim.",
-    .inputs = {{"dy", LT_ANY}},
-    .options = {{"size", LT_OPTION_SIZES, .required = true},
-                {"dim", LT_OPTION_DIM},
-                {"start", LT_OPTION_INDEX},
-                {"step", LT_OPTION_INT, .value = 1}},
-    .infer = slice_backward_infer,
-    .forward = slice_backward_forward,
-    .vjp = slice_backward_vjp,
-    .internal = true,
-    .sample = {"normal(2, 3), {size = {5, 3}, dim = 1, start = 2, step = 2}"},
-};
-
-static void give_range(lt_vjp *v, const range *r, lt_tensor *dy) {
-  lt_spec x = lt_input_spec(v, 0);
-  lt_attrs attrs;
-  lt_attrs_default(&attrs, &lt_op_slice_backward);
-  lt_attrs_set_list(&attrs, &lt_op_slice_backward, BACK_SIZE, x.shape.ndim, x.shape.size);
-  lt_attrs_set_int(&attrs, &lt_op_slice_backward, BACK_DIM, r->dim);
-  lt_attrs_set_int(&attrs, &lt_op_slice_backward, BACK_START, r->start);
-  lt_attrs_set_int(&attrs, &lt_op_slice_backward, BACK_STEP, r->step);
-  lt_give(v, 0, lt_do1(v->s, &lt_op_slice_backward, &attrs, dy));
-}
-
-/* ---- slice ------------------------------------------------------------------------------------ */
-
-/* start and stop are both included and may lie beyond the ends, as in Lua's string.sub. */
-static range slice_range(const lt_attrs *attrs, const lt_op *op, int dim, int64_t n) {
-  int64_t stop = clamped(from_end(lt_get_int(attrs, op, SLICE_STOP), n), -1, n - 1);
-  range r = {.dim = dim,
-             .start = clamped(from_end(lt_get_int(attrs, op, SLICE_START), n), 0, n),
-             .step = clamped(lt_get_int(attrs, op, SLICE_STEP), 1, n > 1 ? n : 1)};
-  r.length = stop < r.start ? 0 : (stop - r.start) / r.step + 1;
-  return r;
-}
-
-static lt_status slice_infer(lt_call *c) {
-  int dim;
-  int64_t step = lt_get_int(c->attrs, c->op, SLICE_STEP);
-  LT_TRY(get_dim(c, SLICE_DIM, &dim));
-  if (step < 1) {
-    return lt_fail(c->ctx, "slice: step must be at least 1, got %lld (flip turns a dimension round)",
-                   (long long)step);
-  }
-  range r = slice_range(c->attrs, c->op, dim, c->in[0]->shape.size[dim]);
-  range_infer(c, &r);
-  return LT_OK;
-}
-
-static lt_status slice_forward(lt_call *c) {
-  int dim;
-  LT_TRY(get_dim(c, SLICE_DIM, &dim));
-  range r = slice_range(c->attrs, c->op, dim, c->in[0]->shape.size[dim]);
-  return range_window(c, &r);
-}
-
-static void slice_vjp(lt_vjp *v) {
-  int dim = rule_dim(v, SLICE_DIM);
-  range r = slice_range(v->attrs, v->op, dim, lt_input_spec(v, 0).shape.size[dim]);
-  give_range(v, &r, v->dy[0]);
-}
-
-/* In C, stop is the last element itself, counted from 0: slice 2..3 is start = 1, stop = 2. */
-const lt_op lt_op_slice = {
-    .name = "slice",
-    .doc = "Elements start, start + step, ..., up to stop, which is included, of dimension dim. "
-           "Negative numbers count from the end; what lies beyond the ends is left out. A view.",
-    .inputs = {{"x", LT_ANY}},
-    .options = {{"dim", LT_OPTION_DIM, .required = true},
-                {"start", LT_OPTION_INDEX, .value = 0},
-                {"stop", LT_OPTION_INDEX, .value = -1},
-                {"step", LT_OPTION_INT, .value = 1}},
-    .infer = slice_infer,
-    .forward = slice_forward,
-    .vjp = slice_vjp,
-    .view = true,
-    .sample = {"normal(3, 4), 2, 2, 3", "normal(2, 7, 3), {dim = 2, start = -6, step = 3}",
-               "transposed(4, 3), {dim = 1, stop = -2}"},
-};
-
-/* ---- narrow ----------------------------------------------------------------------------------- */
-
-enum { NARROW_DIM, NARROW_START, NARROW_LENGTH };
-
-static lt_status narrow_infer(lt_call *c) {
-  range r = {.step = 1, .length = lt_get_int(c->attrs, c->op, NARROW_LENGTH)};
-  LT_TRY(get_dim(c, NARROW_DIM, &r.dim));
-  int64_t given = lt_get_int(c->attrs, c->op, NARROW_START), n = c->in[0]->shape.size[r.dim];
-  r.start = from_end(given, n);
-  if (r.start < 0 || r.start > n || r.length < 0 || r.length > n - r.start) {
-    return lt_fail(c->ctx, "narrow: %lld elements from %lld on do not lie in 1..%lld (dim %d)",
-                   (long long)r.length, shown(given), (long long)n, r.dim + 1);
-  }
-  range_infer(c, &r);
-  return LT_OK;
-}
-
-static lt_status narrow_forward(lt_call *c) {
-  range r = {.step = 1, .length = lt_get_int(c->attrs, c->op, NARROW_LENGTH)};
-  LT_TRY(get_dim(c, NARROW_DIM, &r.dim));
-  r.start = from_end(lt_get_int(c->attrs, c->op, NARROW_START), c->in[0]->shape.size[r.dim]);
-  return range_window(c, &r);
-}
-
-static void narrow_vjp(lt_vjp *v) {
-  range r = {.dim = rule_dim(v, NARROW_DIM), .step = 1};
-  int64_t n = lt_input_spec(v, 0).shape.size[r.dim];
-  r.start = from_end(lt_get_int(v->attrs, v->op, NARROW_START), n);
-  give_range(v, &r, v->dy[0]);
-}
-
-const lt_op lt_op_narrow = {
-    .name = "narrow",
-    .doc = "length elements from start on of dimension dim; a negative start counts from the end. "
-           "A view.",
-    .inputs = {{"x", LT_ANY}},
-    .options = {{"dim", LT_OPTION_DIM, .required = true},
-                {"start", LT_OPTION_INDEX, .required = true},
-                {"length", LT_OPTION_INT, .required = true}},
-    .infer = narrow_infer,
-    .forward = narrow_forward,
-    .vjp = narrow_vjp,
-    .view = true,
-    .sample = {"normal(3, 4), 2, 2, 3", "normal(2, 3, 4), {dim = -1, start = -2, length = 1}"},
-};
-
-/* ---- select ----------------------------------------------------------------------------------- */
-
-enum { SELECT_DIM, SELECT_INDEX };
-
-static lt_status select_infer(lt_call *c) {
-  int dim;
-  LT_TRY(get_dim(c, SELECT_DIM, &dim));
-  const lt_shape *x = &c->in[0]->shape;
-  int64_t index = lt_get_int(c->attrs, c->op, SELECT_INDEX), n = x->size[dim];
-  if (index < -n || index >= n) {
-    char text[LT_SHAPE_TEXT];
-    return lt_fail(c->ctx, "select: index %lld is outside 1..%lld (dim %d of %s)", shown(index),
-                   (long long)n, dim + 1, lt_shape_text(x, text));
-  }
-  lt_spec *r = &c->result[0];
-  *r = (lt_spec){.dtype = (lt_dtype)c->in[0]->dtype};
-  for (int d = 0; d < x->ndim; d++) {
-    if (d != dim) r->shape.size[r->shape.ndim++] = x->size[d];
-  }
-  return LT_OK;
-}
-
-static lt_status select_forward(lt_call *c) {
-  int dim, n = 0;
-  int64_t strides[LT_MAX_RANK];
-  const lt_tensor *x = c->in[0];
-  LT_TRY(get_dim(c, SELECT_DIM, &dim));
-  int64_t index = from_end(lt_get_int(c->attrs, c->op, SELECT_INDEX), x->shape.size[dim]);
-  for (int d = 0; d < x->shape.ndim; d++) {
-    if (d != dim) strides[n++] = x->strides[d];
-  }
-  return lt_tensor_view(x, index * x->strides[dim], &c->result[0].shape, strides, &c->out[0]);
-}
-
-static void select_vjp(lt_vjp *v) {
-  range r = {.dim = rule_dim(v, SELECT_DIM), .step = 1};
-  int64_t n = lt_input_spec(v, 0).shape.size[r.dim];
-  r.start = from_end(lt_get_int(v->attrs, v->op, SELECT_INDEX), n);
-  lt_attrs attrs;
-  lt_attrs_default(&attrs, &lt_op_unsqueeze);
-  lt_attrs_set_int(&attrs, &lt_op_unsqueeze, 0, r.dim);
-  give_range(v, &r, lt_do1(v->s, &lt_op_unsqueeze, &attrs, v->dy[0]));
-}
-
-const lt_op lt_op_select = {
-    .name = "select",
-    .doc = "Element number index of dimension dim, which goes; a negative index counts from the "
-           "end. A view.",
-    .inputs = {{"x", LT_ANY}},
-    .options = {{"dim", LT_OPTION_DIM, .required = true},
-                {"index", LT_OPTION_INDEX, .required = true}},
-    .infer = select_infer,
-    .forward = select_forward,
-    .vjp = select_vjp,
-    .view = true,
-    .sample = {"normal(3, 4), 1, 2", "normal(2, 3, 4), -2, -1", "normal(3), 1, 3"},
-};
-
-/* ---- index_select, index_add ------------------------------------------------------------------ */
+/* ---- index_select, index_add ------------------------------------------------------------------
+ */
 
 enum { INDEX_DIM, INDEX_ALPHA };
 
-/* Checks dim and the index, and says how many elements that has. */
-static lt_status check_index(lt_call *c, int *dim, int64_t *count) {
+/* Finds dim and checks the index. */
+static lt_status check_index(lt_call *c, int *dim) {
   const lt_tensor *index = c->in[1];
-  LT_TRY(get_dim(c, INDEX_DIM, dim));
+  LT_TRY(lt_indexed_dim(c, INDEX_DIM, dim));
   if (index->shape.ndim > 1) {
     char text[LT_SHAPE_TEXT];
     return lt_fail(c->ctx, "%s: index must have one dimension, got %s", c->op->name,
                    lt_shape_text(&index->shape, text));
   }
-  *count = index->numel;
   return lt_check_indices(c->op->name, "index", index, c->in[0]->shape.size[*dim], NULL);
 }
 
@@ -354,10 +85,9 @@ static void build_slices(slices *w, int dim, const lt_tensor *y, const lt_tensor
 
 static lt_status index_select_infer(lt_call *c) {
   int dim;
-  int64_t count;
-  LT_TRY(check_index(c, &dim, &count));
+  LT_TRY(check_index(c, &dim));
   LT_TRY(lt_infer_same(c));
-  c->result[0].shape.size[dim] = count;
+  c->result[0].shape.size[dim] = c->in[1]->numel;
   return LT_OK;
 }
 
@@ -393,14 +123,14 @@ static void index_select_task(void *argument, int64_t first, int64_t last) {
 
 static lt_status index_select_forward(lt_call *c) {
   int dim;
-  int64_t count;
   lt_tensor *index;
-  LT_TRY(check_index(c, &dim, &count));
+  LT_TRY(lt_indexed_dim(c, INDEX_DIM, &dim));
   if (c->out[0]->numel == 0) return LT_OK;
   LT_TRY(lt_contiguous_as(c->in[1], LT_INT64, &index));
   slices w = {.index = (const int64_t *)(const void *)index->data};
   build_slices(&w, dim, c->out[0], c->in[0]);
-  lt_status status = lt_parallel(c->ctx, count, c->out[0]->numel * 2, index_select_task, &w);
+  lt_status status =
+      lt_parallel(c->ctx, c->in[1]->numel, c->out[0]->numel * 2, index_select_task, &w);
   lt_tensor_release(index);
   return status;
 }
@@ -425,21 +155,21 @@ const lt_op lt_op_index_select = {
     .vjp = index_select_vjp,
     .saves = LT_IN(1),
     .sample = {"normal(3, 4), integers(1, 3, 5), {dim = 1}",
-               "normal(2, 3, 4), integers(1, 4, 2), {dim = -1}", "transposed(4, 3), integers(1, 3, 4), {dim = 2}"},
+               "normal(2, 3, 4), integers(1, 4, 2), {dim = -1}",
+               "transposed(4, 3), integers(1, 3, 4), {dim = 2}"},
 };
 
 static lt_status index_add_infer(lt_call *c) {
   const lt_tensor *x = c->in[0], *source = c->in[2];
   int dim;
-  int64_t count;
-  LT_TRY(check_index(c, &dim, &count));
+  LT_TRY(check_index(c, &dim));
   if (source->dtype != x->dtype || x->dtype == LT_BOOL) {
     return lt_fail(c->ctx, "index_add: x and source must be numbers of one dtype (%s and %s)",
                    lt_dtype_name((lt_dtype)x->dtype), lt_dtype_name((lt_dtype)source->dtype));
   }
   LT_TRY(lt_infer_same(c));
   lt_shape want = x->shape;
-  want.size[dim] = count;
+  want.size[dim] = c->in[1]->numel;
   if (lt_shape_equal(&want, &source->shape)) return LT_OK;
   char needs[LT_SHAPE_TEXT], got[LT_SHAPE_TEXT];
   return lt_fail(c->ctx, "index_add: source must be %s, got %s", lt_shape_text(&want, needs),
@@ -501,19 +231,18 @@ static lt_status add_slices(lt_call *c, int dim, lt_tensor *y) {
   default: w.add = add_u8; break;
   }
   int64_t pieces = (w.loop.length + PIECE - 1) / PIECE;
-  lt_status status = lt_parallel(c->ctx, w.loop.rows * pieces, c->in[2]->numel * 2,
-                                 index_add_task, &w);
+  lt_status status =
+      lt_parallel(c->ctx, w.loop.rows * pieces, c->in[2]->numel * 2, index_add_task, &w);
   lt_tensor_release(index);
   return status;
 }
 
 static lt_status index_add_forward(lt_call *c) {
   int dim;
-  int64_t count;
   lt_tensor *y = c->out[0], *wide;
-  LT_TRY(check_index(c, &dim, &count));
+  LT_TRY(lt_indexed_dim(c, INDEX_DIM, &dim));
   /* Where many meet in one place, float32 would lose what the sum is made of. */
-  if (y->dtype != LT_FLOAT32 || count <= 8 * y->shape.size[dim]) {
+  if (y->dtype != LT_FLOAT32 || c->in[1]->numel <= 8 * y->shape.size[dim]) {
     LT_TRY(lt_tensor_copy(y, c->in[0]));
     return c->in[2]->numel > 0 ? add_slices(c, dim, y) : LT_OK;
   }
@@ -550,7 +279,8 @@ const lt_op lt_op_index_add = {
                "normal(2, 3, 4), integers(1, 4, 2), normal(2, 3, 2), {dim = -1, alpha = 0.5}"},
 };
 
-/* ---- masked_select ----------------------------------------------------------------------------- */
+/* ---- masked_select -----------------------------------------------------------------------------
+ */
 
 /* The shape in which x and mask meet, and how many elements of it the mask names. */
 static lt_status meet(lt_call *c, const lt_shape *x, const lt_tensor *mask, lt_shape *shape,
@@ -578,8 +308,10 @@ static lt_status meet(lt_call *c, const lt_shape *x, const lt_tensor *mask, lt_s
   {                                                                                                \
     T *y = (T *)(void *)packed, *x = (T *)(void *)full + at[0];                                    \
     for (int64_t i = 0; i < loop.length; i++) {                                                    \
-      if (unpack) x[i * xs] = m[i * ms] ? y[k * step] : 0;                                         \
-      else if (m[i * ms]) y[k * step] = x[i * xs];                                                 \
+      if (unpack)                                                                                  \
+        x[i * xs] = m[i * ms] ? y[k * step] : 0;                                                   \
+      else if (m[i * ms])                                                                          \
+        y[k * step] = x[i * xs];                                                                   \
       k += m[i * ms];                                                                              \
     }                                                                                              \
   }
@@ -604,9 +336,12 @@ static void pick(const lt_tensor *full_tensor, const lt_tensor *mask,
   for (int64_t row = 0; row < loop.rows; row++) {
     lt_loop_row(&loop, row, at);
     const uint8_t *m = (const uint8_t *)mask->data + at[1];
-    if (size == 8) PICK(uint64_t)
-    else if (size == 4) PICK(uint32_t)
-    else PICK(uint8_t)
+    if (size == 8)
+      PICK(uint64_t)
+    else if (size == 4)
+      PICK(uint32_t)
+    else
+      PICK(uint8_t)
   }
 }
 
@@ -619,10 +354,9 @@ static lt_status masked_select_infer(lt_call *c) {
 }
 
 static lt_status masked_select_forward(lt_call *c) {
-  lt_shape shape;
-  int64_t count;
-  LT_TRY(meet(c, &c->in[0]->shape, c->in[1], &shape, &count));
-  if (count > 0) pick(c->in[0], c->in[1], c->out[0], &shape, false);
+  lt_shape shape = c->in[0]->shape;
+  lt_shape_broadcast(&shape, &c->in[1]->shape);
+  if (c->out[0]->numel > 0) pick(c->in[0], c->in[1], c->out[0], &shape, false);
   return LT_OK;
 }
 
@@ -683,6 +417,5 @@ const lt_op lt_op_masked_select_backward = {
     .internal = true,
 };
 
-LT_FAMILY(index, &lt_op_select, &lt_op_slice, &lt_op_narrow, &lt_op_slice_backward,
-          &lt_op_index_select, &lt_op_index_add, &lt_op_masked_select,
+LT_FAMILY(index, &lt_op_index_select, &lt_op_index_add, &lt_op_masked_select,
           &lt_op_masked_select_backward)

@@ -74,6 +74,7 @@ typedef struct lt_call {
   lt_context *ctx;
   const lt_op *op;
   const lt_attrs *attrs;
+  lt_attrs *own; /* room for options that the op itself chooses, to be recorded: attrs = own */
   int inputs;
   lt_tensor *const *in; /* NULL for an absent optional input */
   /* filled by infer */

@@ -88,7 +88,8 @@ const lt_op lt_op_pow = {
     .vjp = pow_vjp,
     .saves = LT_IN(0) | LT_IN(1),
     .sample = {"positive(3, 4), normal(3, 4)", "positive(2, 3, 1), normal(4)", "normal(3, 4), 2",
-               "positive(3, 4), 0.5", "positive(3, 4), -1.7", "2, normal(3, 4)", "normal(3, 4), 3"},
+               "positive(3, 4), 0.5", "positive(3, 4), -1.7", "positive(), normal(3, 4)",
+               "normal(3, 4), 3"},
 };
 
 /* ---- pow_backward: dy * exponent * x ^ (exponent - 1), 0 for exponent 0 ------------------------
@@ -199,7 +200,7 @@ const lt_op lt_op_xlogy = {
     .kernel = &xlogy_kernel,
     .vjp = xlogy_vjp,
     .saves = LT_IN(0) | LT_IN(1),
-    .sample = {"normal(3, 4), positive(3, 4)", "normal(2, 3, 1), positive(4)", "2, positive(3)"},
+    .sample = {"normal(3, 4), positive(3, 4)", "normal(2, 3, 1), positive(4)", "normal(3), 2"},
 };
 
 /* ---- logaddexp, logaddexp2 --------------------------------------------------------------------

@@ -51,8 +51,10 @@ static uint64_t take(lt_context *ctx, int64_t n, int64_t each) {
 /* Fills the result with d's distribution. */
 static lt_status run(lt_call *c, draw *d) {
   lt_tensor *y = c->out[0];
-  if (y->dtype == LT_FLOAT32) d->two = NULL;
-  else d->four = NULL;
+  if (y->dtype == LT_FLOAT32)
+    d->two = NULL;
+  else
+    d->four = NULL;
   d->data = y->data;
   d->n = y->numel;
   d->seed = c->ctx->random.seed;
@@ -339,7 +341,8 @@ const lt_op lt_op_randperm = {
     .sample = {"5", "0"},
 };
 
-/* ---- bernoulli -------------------------------------------------------------------------------- */
+/* ---- bernoulli --------------------------------------------------------------------------------
+ */
 
 enum { P };
 

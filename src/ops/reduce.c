@@ -103,6 +103,11 @@ lt_tensor *lt_reduce_alike(lt_vjp *v, const lt_op *op, lt_tensor *t) {
   return lt_do1(v->s, op, &attrs, t);
 }
 
+lt_status lt_dim_of(const lt_call *c, int *dim) {
+  int64_t given = lt_get_int(c->attrs, c->op, lt_op_option_index(c->op, "dim"));
+  return lt_dim_normalise(c->ctx, c->op->name, given, c->in[0]->shape.ndim, dim);
+}
+
 /* ---- sum --------------------------------------------------------------------------------- */
 
 static lt_status infer_number(lt_call *c) {

@@ -1,5 +1,5 @@
-/* What the files of reductions share: reading dim and keepdim, the result's shape, and giving a
- * gradient its reduced dimensions back. */
+/* What the files of reductions share: reading dim and keepdim, the result's shape, giving a
+ * gradient its reduced dimensions back, and the internal ops that their gradients are made of. */
 #ifndef LT_OPS_REDUCTION_H
 #define LT_OPS_REDUCTION_H
 
@@ -28,5 +28,24 @@ int64_t lt_reduced_count(const lt_vjp *v);
 lt_tensor *lt_restore_dims(lt_vjp *v, lt_tensor *t);
 /* Another reduction with dim and keepdim, over the same dimensions; they stay at size 1. */
 lt_tensor *lt_reduce_alike(lt_vjp *v, const lt_op *op, lt_tensor *t);
+
+/* The option dim of an op on lines, as 0..ndim-1; 0 for a 0-d tensor. */
+lt_status lt_dim_of(const lt_call *c, int *dim);
+
+/* Infer and gradient rule of ops that, with dim, return the elements taken and their places. */
+lt_status lt_infer_placed(lt_call *c);
+void lt_placed_vjp(lt_vjp *v);
+/* Gives the input dy spread evenly over its elements equal to the result; with nans, NaN equals
+ * NaN. */
+void lt_give_evenly(lt_vjp *v, bool nans);
+
+/* ---- Internal ops ------------------------------------------------------------------------ */
+
+/* exp(x - other); with `equal`, 1 where the two are equal, infinities too. */
+lt_tensor *lt_exp_difference(lt_scope *s, lt_tensor *x, lt_tensor *other, bool equal);
+/* x / other, and 0 where other is 0. */
+lt_tensor *lt_div_or_zero(lt_scope *s, lt_tensor *x, lt_tensor *other);
+/* Zeros like input 0 of v's op, to which dy is added at `places`, which count from 1 along dim. */
+lt_tensor *lt_put_along(lt_vjp *v, lt_tensor *dy, lt_tensor *places, int64_t dim);
 
 #endif

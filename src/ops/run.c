@@ -221,12 +221,12 @@ static lt_status execute(lt_call *c) {
 
 lt_status lt_run(lt_context *ctx, const lt_op *op, int inputs, lt_tensor *const *in,
                  const lt_attrs *attrs, int *outputs, lt_tensor *out[LT_MAX_OUTPUTS]) {
-  lt_attrs defaults;
+  lt_attrs own;
   if (!attrs) {
-    lt_attrs_default(&defaults, op);
-    attrs = &defaults;
+    lt_attrs_default(&own, op);
+    attrs = &own;
   }
-  lt_call c = {.ctx = ctx, .op = op, .attrs = attrs, .inputs = inputs, .in = in};
+  lt_call c = {.ctx = ctx, .op = op, .attrs = attrs, .own = &own, .inputs = inputs, .in = in};
   lt_status status = execute(&c);
   for (int i = 0; i < c.outputs; i++) {
     if (status == LT_OK) out[i] = c.out[i];

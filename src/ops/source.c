@@ -246,7 +246,8 @@ static lt_status range_infer(lt_call *c) {
   double last = lt_get_number(c->attrs, c->op, LAST);
   double step = lt_get_number(c->attrs, c->op, STEP);
   if (!isfinite(first) || !isfinite(last) || !isfinite(step) || step == 0) {
-    return lt_fail(c->ctx, "range: no numbers lead from %g to %g by steps of %g", first, last, step);
+    return lt_fail(c->ctx, "range: no numbers lead from %g to %g by steps of %g", first, last,
+                   step);
   }
   /* The quotient may be rounded down: (0.3 - 0) / 0.1 is 2.9999999999999996. */
   double steps = floor((last - first) / step * (1 + 0x1p-50));

@@ -63,7 +63,7 @@ const lt_op lt_op_reshape = {
     .forward = reshape_forward,
     .vjp = reshape_vjp,
     .view = true,
-    .sample = {"normal(3, 4), {2, 6}", "normal(2, 3, 4), {-1, 4}", "normal(1), {{}}"},
+    .sample = {"normal(3, 4), {2, 6}", "normal(2, 3, 4), {-1, 4}", "normal(1), {}"},
 };
 
 /* ---- expand ----------------------------------------------------------------------------- */

@@ -16,10 +16,7 @@ enum { SIGN, COUPLED, KEEP, TAKE1, KEEP2, TAKE2, RATE, SCALE, OFFSET }; /* facto
   b[i] = v;                                                                                        \
   p[i] = K(KEEP) * p[i] - K(RATE) * m / (ROOT(V) * K(SCALE) + K(OFFSET));
 
-LT_STEP(adam_step, 2, {
-  GRADIENT
-  UPDATE(v)
-})
+LT_STEP(adam_step, 2, {GRADIENT UPDATE(v)})
 
 LT_STEP(amsgrad_step, 3, {
   GRADIENT
@@ -45,10 +42,13 @@ static void factors(const double *o, bool decoupled, double t, double *k) {
   k[OFFSET] = o[EPS];
 }
 
-static void adam_prepare(const double *o, double t, double *k) {
-  factors(o, o[KERAS] != 0, t, k);
-}
+static void adam_prepare(const double *o, double t, double *k) { factors(o, o[KERAS] != 0, t, k); }
 static void adamw_prepare(const double *o, double t, double *k) { factors(o, true, t, k); }
+
+static void hold(double *k) {
+  k[TAKE1] = k[TAKE2] = 0;
+  k[KEEP2] = 1;
+}
 
 #define OPTIONS(DECAY, KERAS_DECAY)                                                                \
   {                                                                                                \
@@ -71,6 +71,7 @@ const lt_rule lt_rule_adam = {
     .states = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"},
     .step = step,
     .prepare = adam_prepare,
+    .hold = hold,
 };
 
 const lt_rule lt_rule_adamw = {
@@ -81,4 +82,5 @@ const lt_rule lt_rule_adamw = {
     .states = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"},
     .step = step,
     .prepare = adamw_prepare,
+    .hold = hold,
 };

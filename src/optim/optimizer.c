@@ -2,23 +2,23 @@
 #include "optim/optimizer.h"
 #include "core/context.h"
 #include "kernels/parallel.h"
+#include "kernels/reduce.h"
 #include "tape/assign.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #if defined(__x86_64__) && defined(__GNUC__)
-#include <xmmintrin.h>
+#  include <xmmintrin.h>
 #endif
 
-/* Elements of a variable that one task moves, and those whose old values fit beside them in the
- * first-level cache while they are compared. */
-enum { CHUNK = 1 << 14, TILE = 1 << 10 };
+/* Elements of a variable that one task moves; those that are copied to look at their step. */
+enum { CHUNK = 1 << 14, TILE = 512 };
 
 extern const lt_rule lt_rule_adam, lt_rule_adamw, lt_rule_sgd;
 const lt_rule *const lt_rules[] = {&lt_rule_adam, &lt_rule_adamw, &lt_rule_sgd, NULL};
 
-/* ---- Denormals ----------------------------------------------------------------------------- */
+/* ---- Denormals ------------------------------------------------------------------------------- */
 
 /* Flushes denormals in this thread; returns the mode to go back to. */
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -35,9 +35,7 @@ static uint64_t flush_denormals(void) {
   __asm__ volatile("msr fpcr, %0" : : "r"(mode | (uint64_t)1 << 24));
   return mode;
 }
-static void restore_denormals(uint64_t mode) {
-  __asm__ volatile("msr fpcr, %0" : : "r"(mode));
-}
+static void restore_denormals(uint64_t mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
 #else
 static uint64_t flush_denormals(void) { return 0; }
 static void restore_denormals(uint64_t mode) { (void)mode; }
@@ -45,41 +43,13 @@ static void restore_denormals(uint64_t mode) { (void)mode; }
 
 /* ---- Sums of squares ------------------------------------------------------------------------- */
 
-/* In double, in eight lanes, which add up in a fixed order. `b` is subtracted if it is given. */
-#define SQUARES(NAME, TARGET, TYPE)                                                                \
-  TARGET static double NAME(int64_t n, const void *values, const void *others) {                   \
-    const TYPE *a = values, *b = others;                                                           \
-    double lane[8] = {0}, rest = 0;                                                                \
-    int64_t i = 0;                                                                                 \
-    for (; i + 8 <= n && !b; i += 8) {                                                             \
-      for (int j = 0; j < 8; j++) lane[j] += (double)a[i + j] * (double)a[i + j];                  \
-    }                                                                                              \
-    for (; i + 8 <= n; i += 8) {                                                                   \
-      for (int j = 0; j < 8; j++) {                                                                \
-        const double d = (double)a[i + j] - (double)b[i + j];                                      \
-        lane[j] += d * d;                                                                          \
-      }                                                                                            \
-    }                                                                                              \
-    for (; i < n; i++) {                                                                           \
-      const double d = (double)a[i] - (b ? (double)b[i] : 0);                                      \
-      rest += d * d;                                                                               \
-    }                                                                                              \
-    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +                                           \
-           ((lane[1] + lane[5]) + (lane[3] + lane[7])) + rest;                                     \
-  }
-SQUARES(squares_f32, , float)
-SQUARES(squares_f64, , double)
-SQUARES(squares_f32_avx2, LT_TARGET_AVX2, float)
-SQUARES(squares_f64_avx2, LT_TARGET_AVX2, double)
-SQUARES(squares_f32_avx512, LT_TARGET_AVX512, float)
-SQUARES(squares_f64_avx512, LT_TARGET_AVX512, double)
+static double squares(lt_simd simd, lt_dtype type, int64_t n, const void *x) {
+  lt_cell sum = {.f = 0};
+  lt_fold_norm2.row[simd][type](n, x, 0, &sum, NULL);
+  return sum.f;
+}
 
-typedef double squares_fn(int64_t n, const void *values, const void *others);
-static squares_fn *const squares[LT_SIMD_COUNT][2] = {{squares_f32, squares_f64},
-                                                      {squares_f32_avx2, squares_f64_avx2},
-                                                      {squares_f32_avx512, squares_f64_avx512}};
-
-/* ---- Variables and groups ---------------------------------------------------------------------- */
+/* ---- Variables and groups -------------------------------------------------------------------- */
 
 lt_status lt_optimizer_new(lt_context *ctx, const lt_rule *rule, lt_optimizer **result) {
   lt_optimizer *o = calloc(1, sizeof *o);
@@ -123,8 +93,10 @@ lt_status lt_optimizer_set_group(lt_optimizer *o, int32_t group, const double *v
 const char *lt_slot_text(const lt_slot *s, char text[LT_LABEL_TEXT]) {
   char shape[LT_SHAPE_TEXT];
   lt_shape_text(&s->p->shape, shape);
-  if (s->p->name) snprintf(text, LT_LABEL_TEXT, "'%.70s' (%s)", s->p->name, shape);
-  else snprintf(text, LT_LABEL_TEXT, "%.70s (%s)", s->label, shape);
+  if (s->p->name)
+    snprintf(text, LT_LABEL_TEXT, "'%.70s' (%s)", s->p->name, shape);
+  else
+    snprintf(text, LT_LABEL_TEXT, "%.70s (%s)", s->label, shape);
   return text;
 }
 
@@ -170,7 +142,7 @@ lt_status lt_slot_state(lt_optimizer *o, lt_slot *s, int i) {
   return LT_OK;
 }
 
-/* ---- Gathering a step --------------------------------------------------------------------------- */
+/* ---- Gathering a step ------------------------------------------------------------------------ */
 
 void lt_optimizer_begin(lt_optimizer *o) {
   for (int64_t i = 0; i < o->actives; i++) {
@@ -206,9 +178,14 @@ lt_status lt_optimizer_give(lt_optimizer *o, int64_t slot, lt_tensor *g) {
 }
 
 static void clip_values(lt_tensor *g, double bound) {
-  for (int64_t i = 0; i < g->numel; i++) {
-    double x = lt_tensor_read(g, i);
-    if (x > bound || x < -bound) lt_tensor_write(g, i, x > 0 ? bound : -bound);
+  float *a = (float *)(void *)g->data, most = (float)bound;
+  double *b = (double *)(void *)g->data;
+  bool single = g->dtype == LT_FLOAT32;
+  for (int64_t i = 0; i < g->numel && single; i++) {
+    a[i] = a[i] > most ? most : a[i] < -most ? -most : a[i];
+  }
+  for (int64_t i = 0; i < g->numel && !single; i++) {
+    b[i] = b[i] > bound ? bound : b[i] < -bound ? -bound : b[i];
   }
 }
 
@@ -237,7 +214,7 @@ static lt_status settle(lt_optimizer *o, int64_t *chunks, int64_t *elements) {
     *elements += s->p->numel;
   }
   if (*chunks > o->sums_capacity) {
-    lt_squares *sums = realloc(o->sums, (size_t)*chunks * sizeof *sums);
+    double *sums = realloc(o->sums, (size_t)*chunks * sizeof *sums);
     if (!sums) return lt_fail_memory(o->ctx, *chunks * (long long)sizeof *sums);
     o->sums = sums;
     o->sums_capacity = *chunks;
@@ -245,107 +222,87 @@ static lt_status settle(lt_optimizer *o, int64_t *chunks, int64_t *elements) {
   return LT_OK;
 }
 
-/* ---- The passes ------------------------------------------------------------------------------------ */
+/* ---- The passes ------------------------------------------------------------------------------ */
 
-typedef struct pass {
-  lt_optimizer *o;
-  bool watch;
-  /* the chunk at hand */
-  lt_slot *s;
-  int type; /* 0: float32, 1: float64 */
-  int64_t at, n;
-} pass;
+/* A chunk: elements at..at+n-1 of a slot's variable. */
+typedef struct chunk {
+  const lt_optimizer *o;
+  const lt_slot *s;
+  lt_dtype type;
+  int64_t number, at, n;
+} chunk;
 
 /* The last active slot that begins at or before chunk `number`. */
 static int64_t slot_of(const lt_optimizer *o, int64_t number) {
   int64_t low = 0, high = o->actives - 1;
   while (low < high) {
     int64_t middle = (low + high + 1) / 2;
-    if (o->slot[o->active[middle]].first <= number) low = middle;
-    else high = middle - 1;
+    if (o->slot[o->active[middle]].first <= number)
+      low = middle;
+    else
+      high = middle - 1;
   }
   return low;
 }
 
-/* Calls `work` for each chunk first..last-1. */
-static void each_chunk(pass w, int64_t first, int64_t last, void (*work)(const pass *, lt_squares *)) {
-  int64_t i = slot_of(w.o, first);
-  for (int64_t chunk = first; chunk < last; chunk++) {
-    while (i + 1 < w.o->actives && w.o->slot[w.o->active[i + 1]].first <= chunk) i++;
-    w.s = &w.o->slot[w.o->active[i]];
-    w.type = w.s->p->dtype == LT_FLOAT64;
-    w.at = (chunk - w.s->first) * CHUNK;
-    w.n = w.s->p->numel - w.at < CHUNK ? w.s->p->numel - w.at : CHUNK;
-    work(&w, &w.o->sums[chunk]);
+static void each_chunk(const lt_optimizer *o, int64_t first, int64_t last,
+                       void (*work)(const chunk *)) {
+  int64_t i = slot_of(o, first);
+  for (int64_t number = first; number < last; number++) {
+    while (i + 1 < o->actives && o->slot[o->active[i + 1]].first <= number) i++;
+    const lt_slot *s = &o->slot[o->active[i]];
+    int64_t at = (number - s->first) * CHUNK, left = s->p->numel - at;
+    work(&(chunk){.o = o,
+                  .s = s,
+                  .type = (lt_dtype)s->p->dtype,
+                  .number = number,
+                  .at = at,
+                  .n = left < CHUNK ? left : CHUNK});
   }
 }
 
-static size_t size_of(const pass *w) { return w->type ? sizeof(double) : sizeof(float); }
-
-static void measure(const pass *w, lt_squares *sums) {
-  const char *g = w->s->g->data + (size_t)w->at * size_of(w);
-  sums->gradient = squares[w->o->ctx->simd][w->type](w->n, g, NULL);
+static void measure(const chunk *c) {
+  const char *g = c->s->g->data + c->at * lt_dtype_size(c->type);
+  c->o->sums[c->number] = squares(c->o->ctx->simd, c->type, c->n, g);
 }
 
-static void measure_task(void *argument, int64_t first, int64_t last) {
-  each_chunk(*(const pass *)argument, first, last, measure);
-}
-
-/* Elements at..at+n-1 of the slot's variable. */
-static void move_range(const pass *w, int64_t at, int64_t n) {
-  const lt_slot *s = w->s;
-  size_t offset = (size_t)at * size_of(w);
+static void move(const chunk *c) {
+  const lt_slot *s = c->s;
+  int64_t offset = c->at * lt_dtype_size(c->type);
   void *state[LT_RULE_STATES] = {NULL};
   for (int j = 0; j < LT_RULE_STATES; j++) {
     if (s->state[j]) state[j] = s->state[j]->data + offset;
   }
-  const lt_step *step = w->o->rule->step(w->o->group[s->group]);
-  step->tile[w->o->ctx->simd][w->type](n, s->p->data + offset, s->g->data + offset, state[0],
+  const lt_step *step = c->o->rule->step(c->o->group[s->group]);
+  step->tile[c->o->ctx->simd][c->type](c->n, s->p->data + offset, s->g->data + offset, state[0],
                                        state[1], state[2], s->k);
 }
 
-static void move(const pass *w, lt_squares *sums) {
-  if (!w->watch) {
-    move_range(w, w->at, w->n);
-    return;
-  }
-  _Alignas(64) char old[TILE * sizeof(double)];
-  squares_fn *sum = squares[w->o->ctx->simd][w->type];
-  sums->update = sums->weight = 0;
-  for (int64_t at = w->at; at < w->at + w->n; at += TILE) {
-    int64_t n = w->at + w->n - at < TILE ? w->at + w->n - at : TILE;
-    const char *p = w->s->p->data + (size_t)at * size_of(w);
-    memcpy(old, p, (size_t)n * size_of(w));
-    sums->weight += sum(n, old, NULL);
-    move_range(w, at, n);
-    sums->update += sum(n, p, old);
-  }
+static void measure_task(void *argument, int64_t first, int64_t last) {
+  each_chunk(argument, first, last, measure);
 }
 
 static void move_task(void *argument, int64_t first, int64_t last) {
   uint64_t mode = flush_denormals();
-  each_chunk(*(const pass *)argument, first, last, move);
+  each_chunk(argument, first, last, move);
   restore_denormals(mode);
 }
 
-/* One call, never interrupted half-way: the work is named smaller than a poll's. */
-static lt_status run_pass(pass *w, int64_t chunks, int64_t elements, lt_task *task) {
+/* In one call, never interrupted half-way: the work is named smaller than a poll's. */
+static lt_status run_pass(lt_optimizer *o, int64_t chunks, int64_t elements, lt_task *task) {
   int64_t operations = elements < (1 << 21) ? elements * 4 : 1 << 23;
-  return lt_parallel(w->o->ctx, chunks, operations, task, w);
+  return lt_parallel(o->ctx, chunks, operations, task, o);
 }
 
-static void add_up(lt_optimizer *o, bool moved) {
+static lt_status measure_all(lt_optimizer *o, int64_t chunks, int64_t elements) {
+  LT_TRY(run_pass(o, chunks, elements, measure_task));
   for (int64_t i = 0; i < o->actives; i++) {
     lt_slot *s = &o->slot[o->active[i]];
-    lt_squares total = {moved ? s->squares.gradient : 0, 0, 0};
-    int64_t chunks = (s->p->numel + CHUNK - 1) / CHUNK;
-    for (int64_t c = s->first; c < s->first + chunks; c++) {
-      if (!moved) total.gradient += o->sums[c].gradient;
-      if (moved) total.update += o->sums[c].update;
-      if (moved) total.weight += o->sums[c].weight;
-    }
-    s->squares = total;
+    int64_t end = i + 1 < o->actives ? o->slot[o->active[i + 1]].first : chunks;
+    s->squares = 0;
+    for (int64_t c = s->first; c < end; c++) s->squares += o->sums[c];
   }
+  return LT_OK;
 }
 
 /* The first slot whose gradient is not finite, or -1. A sum of squares that is not finite may
@@ -353,7 +310,7 @@ static void add_up(lt_optimizer *o, bool moved) {
 static int64_t find_nonfinite(const lt_optimizer *o, int64_t *count) {
   for (int64_t i = 0; i < o->actives; i++) {
     const lt_slot *s = &o->slot[o->active[i]];
-    if (isfinite(s->squares.gradient)) continue;
+    if (isfinite(s->squares)) continue;
     *count = 0;
     for (int64_t e = 0; e < s->g->numel; e++) *count += !isfinite(lt_tensor_read(s->g, e));
     if (*count > 0) return o->active[i];
@@ -369,7 +326,7 @@ static double clip_factor(double bound, double norm) {
 /* The factors of each variable; equal ones are computed once. */
 static void prepare(lt_optimizer *o) {
   double total = 0, whole = 1;
-  for (int64_t i = 0; i < o->actives; i++) total += o->slot[o->active[i]].squares.gradient;
+  for (int64_t i = 0; i < o->actives; i++) total += o->slot[o->active[i]].squares;
   if (o->global_clip_norm != 0) whole = clip_factor(o->global_clip_norm, sqrt(total));
   const lt_slot *last = NULL;
   double k[LT_RULE_NUMBERS];
@@ -381,7 +338,7 @@ static void prepare(lt_optimizer *o) {
     last = s;
     memcpy(s->k, k, sizeof k);
     s->k[0] *= whole;
-    if (o->clip_norm != 0) s->k[0] *= clip_factor(o->clip_norm, sqrt(s->squares.gradient));
+    if (o->clip_norm != 0) s->k[0] *= clip_factor(o->clip_norm, sqrt(s->squares));
   }
 }
 
@@ -391,34 +348,81 @@ static lt_status finish(lt_optimizer *o) {
   for (int64_t i = 0; i < o->actives; i++) {
     lt_slot *s = &o->slot[o->active[i]];
     s->step++;
-    if (s->p->variable) lt_tensor_written(s->p, site);
-    else if (status == LT_OK) status = lt_assign_end(o->ctx, s->p, NULL);
+    if (s->p->variable)
+      lt_tensor_written(s->p, site);
+    else if (status == LT_OK)
+      status = lt_assign_end(o->ctx, s->p, NULL);
   }
   o->step++;
   return status;
 }
 
-static lt_status run(lt_optimizer *o, bool watch, int64_t *bad, int64_t *bad_count) {
+static lt_status run(lt_optimizer *o, int64_t *bad, int64_t *bad_count) {
   int64_t chunks, elements;
-  pass w = {.o = o, .watch = watch};
   LT_TRY(lt_check_interrupt(o->ctx));
   LT_TRY(settle(o, &chunks, &elements));
-  if (!o->apply_nonfinite || watch || o->clip_norm != 0 || o->global_clip_norm != 0) {
-    LT_TRY(run_pass(&w, chunks, elements, measure_task));
-    add_up(o, false);
+  if (!o->apply_nonfinite || o->clip_norm != 0 || o->global_clip_norm != 0) {
+    LT_TRY(measure_all(o, chunks, elements));
   }
   if (!o->apply_nonfinite) *bad = find_nonfinite(o, bad_count);
   if (*bad >= 0) return LT_OK;
   prepare(o);
-  LT_TRY(run_pass(&w, chunks, elements, move_task));
-  if (watch) add_up(o, true);
+  LT_TRY(run_pass(o, chunks, elements, move_task));
   return finish(o);
 }
 
-lt_status lt_optimizer_run(lt_optimizer *o, bool watch, int64_t *bad, int64_t *bad_count) {
+lt_status lt_optimizer_run(lt_optimizer *o, int64_t *bad, int64_t *bad_count) {
   *bad = -1;
   *bad_count = 0;
-  lt_status status = run(o, watch, bad, bad_count);
+  lt_status status = run(o, bad, bad_count);
   lt_optimizer_begin(o);
   return status;
+}
+
+/* ---- Looking at a step ----------------------------------------------------------------------- */
+
+/* to = from - to */
+static void subtract(lt_dtype type, int64_t n, void *restrict to, const void *restrict from) {
+  float *a = to;
+  double *b = to;
+  const float *c = from;
+  const double *d = from;
+  for (int64_t i = 0; i < n && type == LT_FLOAT32; i++) a[i] = c[i] - a[i];
+  for (int64_t i = 0; i < n && type == LT_FLOAT64; i++) b[i] = d[i] - b[i];
+}
+
+lt_status lt_slot_moved(const lt_optimizer *o, const lt_slot *s, lt_tensor *gradient,
+                        double *update, double *weight) {
+  _Alignas(64) char room[2 + LT_RULE_STATES][TILE * sizeof(double)];
+  lt_dtype type = (lt_dtype)s->p->dtype;
+  lt_simd simd = o->ctx->simd;
+  const lt_step *step = o->rule->step(o->group[s->group]);
+  double k[LT_RULE_NUMBERS], moved = 0, own = 0;
+  *update = *weight = NAN;
+  if (s->step == 0) return LT_OK;
+  for (int j = 0; j < step->states; j++) { /* options have changed since */
+    if (!s->state[j]) return LT_OK;
+  }
+  lt_tensor *g;
+  LT_TRY(lt_tensor_contiguous(gradient, &g));
+  memcpy(k, s->k, sizeof k);
+  if (o->rule->hold) o->rule->hold(k);
+  uint64_t mode = flush_denormals();
+  for (int64_t at = 0; at < s->p->numel; at += TILE) {
+    int64_t n = s->p->numel - at < TILE ? s->p->numel - at : TILE;
+    int64_t offset = at * lt_dtype_size(type);
+    size_t bytes = (size_t)(n * lt_dtype_size(type));
+    const char *p = s->p->data + offset;
+    memcpy(room[0], p, bytes);
+    for (int j = 0; j < step->states; j++) memcpy(room[1 + j], s->state[j]->data + offset, bytes);
+    step->tile[simd][type](n, room[0], g->data + offset, room[1], room[2], room[3], k);
+    own += squares(simd, type, n, p);
+    subtract(type, n, room[0], p);
+    moved += squares(simd, type, n, room[0]);
+  }
+  restore_denormals(mode);
+  lt_tensor_release(g);
+  *update = sqrt(moved);
+  *weight = sqrt(own);
+  return LT_OK;
 }

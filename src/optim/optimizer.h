@@ -6,24 +6,19 @@
 #include "core/tensor.h"
 #include "optim/rule.h"
 
-/* Squared norms of one variable's last step; the latter two only when they were asked for. */
-typedef struct lt_squares {
-  double gradient, update, weight;
-} lt_squares;
-
 /* A variable and what the rule keeps of it. */
 typedef struct lt_slot {
   lt_tensor *p;
-  char *label;                       /* for messages, when the variable has no name */
-  lt_tensor *state[LT_RULE_STATES];  /* NULL until the first step that needs it */
-  int64_t step;                      /* updates so far */
+  char *label;                      /* for messages, when the variable has no name */
+  lt_tensor *state[LT_RULE_STATES]; /* NULL until the first step that needs it */
+  int64_t step;                     /* updates so far */
   int32_t group;
-  bool told;                         /* that it had no gradient */
-  lt_squares squares;
+  bool told; /* that it had no gradient */
   /* during a step */
-  lt_tensor *g;                      /* the gradient given, then contiguous */
-  int64_t first;                     /* number of its first chunk */
-  double k[LT_RULE_NUMBERS];
+  lt_tensor *g;              /* the gradient given, then contiguous */
+  int64_t first;             /* number of its first chunk */
+  double squares;            /* the gradient's, summed */
+  double k[LT_RULE_NUMBERS]; /* factors; those of the last step stay */
 } lt_slot;
 
 typedef struct lt_optimizer {
@@ -39,7 +34,7 @@ typedef struct lt_optimizer {
   int64_t slots, capacity;
   int64_t *active; /* slots that have a gradient in this step; room for `capacity` */
   int64_t actives;
-  lt_squares *sums; /* of each chunk of a step */
+  double *sums; /* of squares, of each chunk of a step */
   int64_t sums_capacity;
 } lt_optimizer;
 
@@ -62,11 +57,16 @@ lt_status lt_optimizer_give(lt_optimizer *o, int64_t slot, lt_tensor *gradient);
 
 /* Moves every variable that was given a gradient, in one pass that reads and writes each number
  * once, after one pass over the gradients that looks for NaN and Inf. If there are any, nothing
- * moves, *bad is their slot and *bad_count their number; otherwise *bad is -1. `watch` also takes
- * the norms of updates and weights. While it runs, denormal numbers count as zero: they would
- * make it a hundred times slower, and moments decay into them. Same bits for any number of
- * threads. */
-lt_status lt_optimizer_run(lt_optimizer *o, bool watch, int64_t *bad, int64_t *bad_count);
+ * moves, *bad is their slot and *bad_count their number; otherwise *bad is -1. While it runs,
+ * denormal numbers count as zero: they would make it many times slower, and moments decay into
+ * them. Same bits for any number of threads. */
+lt_status lt_optimizer_run(lt_optimizer *o, int64_t *bad, int64_t *bad_count);
+
+/* By how much the last step moved the slot's variable, which was given `gradient`: the norm of
+ * the update, found by taking the same step again beside the variable; and the variable's own.
+ * NaN when there was no step. */
+lt_status lt_slot_moved(const lt_optimizer *o, const lt_slot *s, lt_tensor *gradient,
+                        double *update, double *weight);
 
 /* The state tensor number i of a slot, made of zeros if it is not there yet. */
 lt_status lt_slot_state(lt_optimizer *o, lt_slot *s, int i);

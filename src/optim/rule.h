@@ -45,6 +45,9 @@ typedef struct lt_rule {
   const lt_step *(*step)(const double *o);
   /* The factors of a variable's step number t = 1, 2, ..., in double. */
   void (*prepare)(const double *o, double t, double *k);
+  /* Changes the factors so that the states stay and p moves as in the step that made them; NULL
+   * for rules without states. */
+  void (*hold)(double *k);
   /* What is wrong with the options together; NULL for nothing. */
   const char *(*check)(const double *o);
 } lt_rule;

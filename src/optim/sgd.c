@@ -4,8 +4,16 @@
 
 #include <stddef.h>
 
-enum { LR, MOMENTUM, DAMPENING, WEIGHT_DECAY, NESTEROV, MAXIMIZE, KERAS }; /* numbers of the options */
-enum { SIGN, COUPLED, KEEP, RATE, INERTIA, TAKE, BUFFER_RATE };            /* factors of a step */
+enum {
+  LR,
+  MOMENTUM,
+  DAMPENING,
+  WEIGHT_DECAY,
+  NESTEROV,
+  MAXIMIZE,
+  KERAS
+};                                                              /* numbers of the options */
+enum { SIGN, COUPLED, KEEP, RATE, INERTIA, TAKE, BUFFER_RATE }; /* factors of a step */
 
 LT_STEP(plain_step, 0, {
   const T d = K(SIGN) * g[i] + K(COUPLED) * p[i];
@@ -40,6 +48,11 @@ static void prepare(const double *o, double t, double *k) {
   }
 }
 
+static void hold(double *k) {
+  k[INERTIA] = 1;
+  k[TAKE] = 0;
+}
+
 static const char *check(const double *o) {
   if (o[NESTEROV] != 0 && (o[MOMENTUM] == 0 || o[DAMPENING] != 0)) {
     return "nesterov needs a momentum above 0 and no dampening";
@@ -49,11 +62,12 @@ static const char *check(const double *o) {
 
 const lt_rule lt_rule_sgd = {
     .name = "SGD",
-    .doc = "p = p - lr g; with momentum b = momentum b + (1 - dampening) g (b = g at first) and "
-           "p = p - lr b, with nesterov p = p - lr (g + momentum b). weight_decay adds "
-           "weight_decay p to g. keras = true: b = momentum b + lr g, p = p - b (nesterov: "
-           "p - lr g - momentum b), lr 0.01, and weight_decay shrinks p by lr weight_decay p first. "
-           "Sutskever et al. 2013.",
+    .doc =
+        "p = p - lr g; with momentum b = momentum b + (1 - dampening) g (b = g at first) and "
+        "p = p - lr b, with nesterov p = p - lr (g + momentum b). weight_decay adds "
+        "weight_decay p to g. keras = true: b = momentum b + lr g, p = p - b (nesterov: "
+        "p - lr g - momentum b), lr 0.01, and weight_decay shrinks p by lr weight_decay p first. "
+        "Sutskever et al. 2013.",
     .options = {{"lr", LT_RULE_NUMBER, {1e-3}, {1e-2}, 0, INFINITY},
                 {"momentum", LT_RULE_NUMBER, {0}, {0}, 0, INFINITY},
                 {"dampening", LT_RULE_NUMBER, {0}, {0}, -INFINITY, INFINITY},
@@ -64,5 +78,6 @@ const lt_rule lt_rule_sgd = {
     .states = {"momentum_buffer"},
     .step = step,
     .prepare = prepare,
+    .hold = hold,
     .check = check,
 };

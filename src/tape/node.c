@@ -33,10 +33,15 @@ static void drop_values(lt_node *n) {
   if (c.release) c.release(c.userdata);
 }
 
-void lt_node_release(lt_node *n) {
+static size_t bytes_of(const lt_node *n) {
+  return sizeof *n + (size_t)(n->inputs + n->outputs) * sizeof(lt_edge) +
+         (size_t)(n->sizes + n->words) * sizeof(int64_t);
+}
+
+void lt_node_release(lt_context *ctx, lt_node *n) {
   if (--n->refs > 0) return;
   drop_values(n);
-  free(n);
+  lt_spare_give(&ctx->spare, n, bytes_of(n));
 }
 
 void lt_node_let_go(lt_node *n) {
@@ -54,7 +59,7 @@ static void history_drop_oldest(lt_context *ctx) {
   lt_history *h = &ctx->history;
   lt_node *oldest = lt_history_at(ctx, 0);
   h->count--;
-  lt_node_release(oldest);
+  lt_node_release(ctx, oldest);
 }
 
 void lt_history_clear(lt_context *ctx) {
@@ -158,7 +163,7 @@ static lt_status new_node(lt_call *c, lt_reason reason, lt_node **result) {
   }
   size_t bytes = sizeof(lt_node) + (size_t)edges * sizeof(lt_edge) +
                  (size_t)(sizes + words) * sizeof(int64_t);
-  lt_node *n = malloc(bytes);
+  lt_node *n = lt_spare_take(&c->ctx->spare, bytes);
   if (!n) return lt_fail_memory(c->ctx, (long long)bytes);
   *n = (lt_node){.op = c->op,
                  .refs = 1,
@@ -189,7 +194,7 @@ lt_status lt_record(lt_call *c, const lt_closure *closure) {
   lt_context *ctx = c->ctx;
   lt_reason reason;
   uint64_t tapes = listeners(c, c->op->vjp || closure, &reason);
-  lt_node *n;
+  lt_node *n = NULL;
   lt_status status = new_node(c, reason, &n);
   if (closure && (status != LT_OK || !tapes)) closure->release(closure->userdata);
   LT_TRY(status);
@@ -208,17 +213,17 @@ lt_status lt_record(lt_call *c, const lt_closure *closure) {
   for (int i = 0; i < c->outputs; i++) {
     if (lt_dtype_is_float((lt_dtype)c->out[i]->dtype)) c->out[i]->tapes = tapes;
   }
-  lt_node_release(n);
+  lt_node_release(ctx, n);
   return status;
 }
 
 lt_status lt_record_source(const lt_op *op, lt_tensor *t) {
   lt_attrs none = {0};
   lt_call c = {.ctx = t->ctx, .op = op, .attrs = &none, .outputs = 1, .out = {t}};
-  lt_node *n;
+  lt_node *n = NULL;
   LT_TRY(new_node(&c, LT_UNCONNECTED, &n));
   n->site = lt_current_site(t->ctx);
   lt_status status = history_add(t->ctx, n);
-  lt_node_release(n);
+  lt_node_release(t->ctx, n);
   return status;
 }

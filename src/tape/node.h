@@ -56,7 +56,7 @@ static inline lt_node *lt_node_retain(lt_node *n) {
   n->refs++;
   return n;
 }
-void lt_node_release(lt_node *n);
+void lt_node_release(lt_context *ctx, lt_node *n);
 
 /* One tape needs the values no more; with the last, they go. */
 void lt_node_let_go(lt_node *n);

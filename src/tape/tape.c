@@ -82,7 +82,7 @@ static void let_values_go(lt_tape *t) {
 }
 
 static void forget(lt_tape *t) {
-  for (int64_t i = 0; i < t->count; i++) lt_node_release(t->nodes[i]);
+  for (int64_t i = 0; i < t->count; i++) lt_node_release(t->ctx, t->nodes[i]);
   t->count = 0;
   for (int64_t i = 0; i < t->variable_count; i++) lt_tensor_release(t->variables[i]);
   t->variable_count = 0;

@@ -1,0 +1,107 @@
+--- Clipping of gradients, by TensorFlow's and PyTorch's formulas, out of differentiable ops.
+local lt, core = ...
+local is_tensor = lt.is_tensor
+
+local clip = {}
+
+local function fail(...) core.fail(string.format(...)) end
+
+local function check_bound(op, name, value)
+  if math.type(value) == nil or value < 0 or value ~= value then
+    fail("%s: %s must be a number of at least 0, got %s", op, name, tostring(value))
+  end
+end
+
+--- A table of the same shape with f(tensor) for each tensor; false stays false.
+local function map(op, value, f)
+  if is_tensor(value) then return (f(value)) end
+  if value == false then return false end
+  if type(value) ~= "table" then
+    fail("%s: takes a tensor or a table of tensors, got %s", op, type(value))
+  end
+  local result = {}
+  for key, x in pairs(value) do result[key] = map(op, x, f) end
+  return result
+end
+
+--- The tensors of a nested table.
+local function flatten(op, value)
+  local list = {}
+  map(op, value, function(t)
+    list[#list + 1] = t
+    return t
+  end)
+  if #list == 0 then fail("%s: there are no tensors", op) end
+  return list
+end
+
+--- Each element kept within low and high; one number c means -c and c.
+---@param t luatape.tensor|table a tensor, or nested tables of them, where false stays
+---@param low number
+---@param high number?
+---@return luatape.tensor|table
+function clip.clip_by_value(t, low, high)
+  if high == nil then
+    check_bound("clip_by_value", "the bound", low)
+    low, high = -low, low
+  end
+  if math.type(low) == nil or math.type(high) == nil or low > high then
+    fail("clip_by_value: %s and %s are no bounds", tostring(low), tostring(high))
+  end
+  return (map("clip_by_value", t, function(x) return (x:clamp { min = low, max = high }) end))
+end
+
+--- t * clip_norm / max(clip_norm, |t|), for each tensor apart (TensorFlow).
+---@param t luatape.tensor|table
+---@param clip_norm number
+---@param options { dim: integer|integer[]? }? the norm over these dimensions; default all
+---@return luatape.tensor|table
+function clip.clip_by_norm(t, clip_norm, options)
+  check_bound("clip_by_norm", "clip_norm", clip_norm)
+  local dim = options and options.dim
+  return (map("clip_by_norm", t, function(x)
+    local norm = dim and x:norm { dim = dim, keepdim = true } or x:norm()
+    return (x * (clip_norm / norm:clamp { min = clip_norm }))
+  end))
+end
+
+--- The root of the sum of the squares of all elements of all tensors.
+---@param list table tensors in nested tables; false counts as absent
+---@return luatape.tensor
+function clip.global_norm(list)
+  local norms = {}
+  for i, t in ipairs(flatten("global_norm", list)) do norms[i] = t:norm() end
+  return (lt.stack(norms):norm())
+end
+
+--- All tensors times clip_norm / max(clip_norm, N), N their global norm (TensorFlow). A norm that
+--- is not finite makes all of them NaN.
+---@param list table tensors in nested tables; false stays
+---@param clip_norm number
+---@param use_norm luatape.tensor? N, if it is known
+---@return table clipped
+---@return luatape.tensor norm
+function clip.clip_by_global_norm(list, clip_norm, use_norm)
+  check_bound("clip_by_global_norm", "clip_norm", clip_norm)
+  local norm = use_norm or clip.global_norm(list)
+  local factor = clip_norm / norm:clamp { min = clip_norm } + (norm - norm)
+  return map("clip_by_global_norm", list, function(t) return (t * factor) end), norm
+end
+
+--- All tensors times min(1, max_norm / (N + 1e-6)), N the p-norm of all their elements (PyTorch;
+--- the given tensors stay as they are).
+---@param list table tensors in nested tables; false stays
+---@param max_norm number
+---@param options { norm_type: number? }? p, default 2; math.huge for the largest
+---@return table clipped
+---@return luatape.tensor norm
+function clip.clip_grad_norm(list, max_norm, options)
+  check_bound("clip_grad_norm", "max_norm", max_norm)
+  local p, norms = options and options.norm_type or 2, {}
+  for i, t in ipairs(flatten("clip_grad_norm", list)) do norms[i] = t:norm { p = p } end
+  local norm = lt.stack(norms):norm { p = p }
+  local factor = (max_norm / (norm + 1e-6)):clamp { max = 1 }
+  return map("clip_grad_norm", list, function(t) return (t * factor) end), norm
+end
+
+return clip
