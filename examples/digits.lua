@@ -6,7 +6,7 @@ local lt = require "luatape"
 local nn, optim = lt.nn, lt.optim
 
 local small = os.getenv "LUATAPE_EXAMPLE_SMALL"
-local epochs, batch = small and 6 or 40, 32
+local epochs, batch, noise = small and 8 or 60, 32, 0.15
 
 lt.manual_seed(1)
 
@@ -18,9 +18,9 @@ local labels = rows[{ {}, 65 }]:to "int64" + 1
 local train_x, train_y, test_x, test_y = lt.data.split(images, labels, { test = 360, seed = 1 })
 print(("%d digits to learn from, %d to be tested on"):format(#train_x, #test_x))
 
-local model = nn.Sequential { nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10) }
+local model = nn.Sequential { nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10) }
 local variables = model:parameters()
-local optimizer = optim.Adam { lr = 0.003 }
+local optimizer = optim.Adam { lr = 0.002 }
 local batches = lt.data.batches { train_x, train_y, batch = batch }
 local progress = lt.data.progress(epochs * #train_x)
 
@@ -31,6 +31,7 @@ for epoch = 1, epochs do
       100 * right / seen
   end
   for xb, yb in batches do
+    xb = xb + noise * lt.randn_like(xb) -- no image comes twice: none is learnt by heart
     local tape <close> = lt.tape()
     local logits = model(xb)
     local loss = lt.cross_entropy(logits, yb)
@@ -92,7 +93,7 @@ end
 
 print(("\nits %d most confident mistakes of %d\n"):format(#shown, #mistakes))
 for row = 1, 8 do print_row(function(i) return draw_row(test_x[i], row) end) end
+print_row(function(i) return ("is %d"):format(test_y:get(i) - 1) end)
 print_row(function(i)
-  return ("%d for %d, %.1f %%"):format(predicted:get(i) - 1, test_y:get(i) - 1,
-    100 * certainty:get(i))
+  return ("read as %d (%.1f %%)"):format(predicted:get(i) - 1, 100 * certainty:get(i))
 end)

@@ -17,7 +17,7 @@ local species = { table.unpack(header, 3) }
 local x = rows[{ {}, { 1, 4 } }]
 local labels = rows[{ {}, 5 }]:to "int64" + 1
 
-local train_x, train_y, test_x, test_y = lt.data.split(x, labels, { test = 50, seed = 1 })
+local train_x, train_y, test_x, test_y = lt.data.split(x, labels, { test = 50, seed = 2 })
 local mean, std
 train_x, mean, std = lt.data.standardize(train_x)
 test_x = lt.data.standardize(test_x, mean, std)

@@ -52,9 +52,10 @@ describe("lt.data.csv", function()
   it("reads the same numbers as Lua", function()
     local random, bits = math.random, string.unpack
     math.randomseed(1, 2)
-    local texts = { "0", "-0", "+7", "1.", ".5", "00012", "1e0", "1E+2", "1e-02", "4.9e-324", "2.4e-324",
-      "2.5e-324", "1.7976931348623157e308", "9007199254740993", "9007199254740992.99999999999999999",
-      "1" .. ("0"):rep(400) .. "e-400", "0." .. ("0"):rep(400) .. "1e401", "0e999999999999999999999",
+    local texts = { "0", "-0", "+7", "1.", ".5", "00012", "1e0", "1E+2", "1e-02", "4.9e-324",
+      "2.4e-324", "2.5e-324", "1.7976931348623157e308", "9007199254740993",
+      "9007199254740992.99999999999999999", "1" .. ("0"):rep(400) .. "e-400",
+      "0." .. ("0"):rep(400) .. "1e401", "0e999999999999999999999",
       "123456789012345678901234567890", "1e-99999999999999999999", ("9"):rep(1000) .. "e-1000" }
     while #texts < 3000 do
       local v = bits("<d", string.pack("<i8", random(0)))
@@ -62,7 +63,8 @@ describe("lt.data.csv", function()
         texts[#texts + 1] = ("%.17g"):format(v)
         texts[#texts + 1] = ("%." .. random(0, 25) .. "g"):format(v)
         texts[#texts + 1] = ("%.6f"):format(random() * 1000)
-        texts[#texts + 1] = ("%d.%de%d"):format(random(0) >> 1, random(0) >> random(1, 63), random(-320, 280))
+        texts[#texts + 1] = ("%d.%de%d"):format(random(0) >> 1, random(0) >> random(1, 63),
+          random(-320, 280))
       end
     end
     local t = data.parse_csv(table.concat(texts, "\n"), { dtype = "float64" })
@@ -81,8 +83,8 @@ describe("lt.data.csv", function()
       { "1e-46", 0 },
       { "0.7e-45", 0 },
       { "0.8e-45", 2.0 ^ -149 },
-      { "3.4028235677973366e38", nil },
-      { "3.4028235677973365e38", (2 - 2.0 ^ -23) * 2.0 ^ 127 },
+      { "340282356779733661637539395458142568448" }, -- half-way to the first that there is not
+      { "340282356779733661637539395458142568447.9", (2 - 2.0 ^ -23) * 2.0 ^ 127 },
     }
     for _, case in ipairs(cases) do
       if case[2] then
@@ -180,7 +182,8 @@ describe("lt.data.csv", function()
 
   it("checks its options", function()
     local function with(options) return message(data.parse_csv, "1", options) end
-    assert.equal("csv: unknown option 'sep'; it has dtype, header, separator, skip", with { sep = ";" })
+    assert.equal("csv: unknown option 'sep'; it has dtype, header, separator, skip",
+      with { sep = ";" })
     assert.equal("csv: options must be a table, got a string", with ";")
     assert.equal('csv: header must be "auto", true or false', with { header = "yes" })
     assert.equal("csv: separator must be a string of one character", with { separator = "::" })
@@ -195,13 +198,14 @@ describe("lt.data.csv", function()
 
   it("answers any text with a table or with an error of its own", function()
     math.randomseed(3, 4)
-    local pieces = { ",", "\n", "\r\n", "\"", " ", ".", "-", "e", "inf", "nan", "1", "23", "456", "\0", "x",
-      "\xff", ",1", "\n1,2" }
+    local pieces = { ",", "\n", "\r\n", "\"", " ", ".", "-", "e", "inf", "nan", "1", "23", "456",
+      "\0", "x", "\xff", ",1", "\n1,2" }
+    local headers = { "auto", true, false }
     for _ = 1, 3000 do
       local list = {}
       for i = 1, math.random(0, 12) do list[i] = pieces[math.random(#pieces)] end
       local text = table.concat(list)
-      local ok, result = pcall(data.parse_csv, text, { header = ({ "auto", true, false })[math.random(3)] })
+      local ok, result = pcall(data.parse_csv, text, { header = headers[math.random(3)] })
       if ok then assert.equal(2, result.ndim)
       else assert.matches(": csv: text:", result, 1, true) end
     end
@@ -213,7 +217,8 @@ describe("lt.data.split", function()
     local a, b, c, d = data.split(rows(1, 10), rows(1, 10, 2), { test = 3 })
     assert.same({ { 7, 1 }, { 7, 2 }, { 3, 1 }, { 3, 2 } }, { a.shape, b.shape, c.shape, d.shape })
     assert.same({ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 }, sorted(lt.cat { a, c }))
-    assert.is_true(b[{ {}, { 1, 1 } }]:eq(a):all():item() and d[{ {}, { 2, 2 } }]:eq(c):all():item())
+    assert.is_true(b[{ {}, { 1, 1 } }]:eq(a):all():item())
+    assert.is_true(d[{ {}, { 2, 2 } }]:eq(c):all():item())
   end)
 
   it("takes a fraction, a fifth by default", function()
@@ -246,18 +251,22 @@ describe("lt.data.split", function()
     assert.equal("split: takes one or more tensors", message(data.split))
     assert.equal("split: rows differ (argument 1 has 4, argument 2 has 3)",
       message(data.split, x, rows(1, 3)))
-    assert.equal("split: argument 1 is a 0-d tensor and has no rows", message(data.split, lt.tensor(1)))
+    assert.equal("split: argument 1 is a 0-d tensor and has no rows",
+      message(data.split, lt.tensor(1)))
     assert.equal("split: argument 1 must be a tensor, got a number", message(data.split, 1, x))
     assert.equal("split: options must be a table, got a number", message(data.split, x, 1))
     assert.equal("split: unknown option 'size'; it has seed, shuffle, test",
       message(data.split, x, { size = 1 }))
     for _, test in ipairs { 0, -1, 4, 1.5, 0.01, 0.99, 0 / 0, math.huge, -math.huge } do
-      assert.matches("does not leave rows for both parts of 4", message(data.split, x, { test = test }))
+      assert.matches("does not leave rows for both parts of 4",
+        message(data.split, x, { test = test }))
     end
-    assert.equal("split: test must be a number, got a string", message(data.split, x, { test = "1" }))
+    assert.equal("split: test must be a number, got a string",
+      message(data.split, x, { test = "1" }))
     assert.equal("split: shuffle must be true or false, got a number",
       message(data.split, x, { shuffle = 1 }))
-    assert.equal("split: seed must be an integer, got a string", message(data.split, x, { seed = "a" }))
+    assert.equal("split: seed must be an integer, got a string",
+      message(data.split, x, { seed = "a" }))
   end)
 end)
 
@@ -348,11 +357,13 @@ describe("lt.data.batches", function()
 
   it("names what is wrong", function()
     local x = rows(1, 4)
-    assert.equal("batches: takes a table of tensors and options, got a tensor", message(data.batches, x))
+    assert.equal("batches: takes a table of tensors and options, got a tensor",
+      message(data.batches, x))
     assert.equal("batches: takes one or more tensors", message(data.batches, {}))
     assert.equal("batches: rows differ (argument 1 has 4, argument 2 has 5)",
       message(data.batches, { x, rows(1, 5) }))
-    assert.equal("batches: argument 2 must be a tensor, got a table", message(data.batches, { x, {} }))
+    assert.equal("batches: argument 2 must be a tensor, got a table",
+      message(data.batches, { x, {} }))
     assert.equal("batches: unknown option 'batch_size'; it has batch, drop_last, shuffle",
       message(data.batches, { x, batch_size = 2 }))
     assert.equal("batches: batch must be an integer from 1 on, got 0",

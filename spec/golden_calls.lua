@@ -87,19 +87,19 @@ local form = {
   cat = on_list "cat",
   stack = on_list "stack",
   meshgrid = on_list "meshgrid",
-  einsum = function(a, o) return lt.einsum(o.equation, table.unpack(a, 1, a.n)) end,
-  pow = function(a, o) return lt.pow(a[1], o and o.exponent or a[2]) end,
-  rpow = function(a, o) return lt.pow(o.base, a[1]) end,
-  lerp = function(a, o) return lt.lerp(a[1], a[2], o and o.weight or a[3]) end,
-  masked_fill = function(a, o) return lt.masked_fill(a[1], a[2], o.value) end,
-  ["repeat"] = function(a, o) return lt.tile(a[1], { dims = o.sizes }) end,
+  einsum = function(a, o) return op "einsum"(o.equation, table.unpack(a, 1, a.n)) end,
+  pow = function(a, o) return op "pow"(a[1], o and o.exponent or a[2]) end,
+  rpow = function(a, o) return op "pow"(o.base, a[1]) end,
+  lerp = function(a, o) return op "lerp"(a[1], a[2], o and o.weight or a[3]) end,
+  masked_fill = function(a, o) return op "masked_fill"(a[1], a[2], o.value) end,
+  ["repeat"] = function(a, o) return op "tile"(a[1], { dims = o.sizes }) end,
   ctc_loss = function(a, o)
-    return lt.ctc_loss(lt.log_softmax(a[1], { dim = -1 }), a[2], a[3], a[4], o)
+    return op "ctc_loss"(op "log_softmax"(a[1], { dim = -1 }), a[2], a[3], a[4], o)
   end,
   -- PyTorch's order, and its running statistics that are updated in place.
   batch_norm = function(a, o)
     local mean, var = a[4] and a[4]:clone(), a[5] and a[5]:clone()
-    return lt.batch_norm(a[1], mean, var, a[2], a[3], o), mean, var
+    return op "batch_norm"(a[1], mean, var, a[2], a[3], o), mean, var
   end,
   rnn_tanh = recurrent("rnn_tanh", 1),
   rnn_relu = recurrent("rnn_relu", 1),

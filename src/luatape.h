@@ -5,9 +5,11 @@
  *     luaL_requiref(L, "luatape", luaopen_luatape, 0);
  *     lua_pop(L, 1);
  *
- * From then on `require "luatape"` works in that state. Each lua_State has an engine of its own:
- * states share nothing, and one state belongs to one thread at a time. No file is read, no thread
- * is started by opening, no signal handler is ever installed, nothing is printed.
+ * From then on `require "luatape"` works in that state. It needs Lua's base, string, table and
+ * math libraries; what it uses of them is kept as it was when luatape was opened. Each lua_State
+ * has an engine of its own: states share nothing, and one state belongs to one thread at a time. No
+ * file is read, no thread is started by opening, no signal handler is ever installed, nothing is
+ * printed.
  *
  * Functions that take an index take a stack index of L. Those documented to raise do so by
  * lua_error, so call them where Lua errors are caught (inside a C function that Lua calls, or
@@ -24,11 +26,11 @@ extern "C" {
 #endif
 
 #if defined(_WIN32)
-#define LUATAPE_API __declspec(dllexport)
+#  define LUATAPE_API __declspec(dllexport)
 #elif defined(__GNUC__)
-#define LUATAPE_API __attribute__((visibility("default")))
+#  define LUATAPE_API __attribute__((visibility("default")))
 #else
-#define LUATAPE_API
+#  define LUATAPE_API
 #endif
 
 #define LUATAPE_VERSION "0.1.0"

@@ -3,8 +3,8 @@
  *
  *     cc game.c $(pkg-config --cflags --libs luatape lua5.4) -o game && ./game brain.lua */
 #include <lauxlib.h>
-#include <luatape.h>
 #include <lualib.h>
+#include <luatape.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -242,13 +242,20 @@ function Progress:rate() return self.done / math.max(self:elapsed(), 1e-9) end
 
 --- The text, the speed, and the time left.
 local function report(self, form, ...)
-  local left = (self.total - self.done) / math.max(self:rate(), 1e-9)
+  local left = self:elapsed() * (self.total / math.max(self.done, 1) - 1)
   return string.format(form, ...)
     .. string.format("  %.0f samples/s  %.1f s left", self:rate(), math.max(left, 0))
 end
 
---- Counts samples and, on a terminal, rewrites the current line: the text (string.format's
---- arguments), samples per second, time left. Where output goes to a file it prints nothing.
+--- Writes over the line that the terminal shows.
+local function rewrite(self, text, ending)
+  io.stdout:write("\r", text, string.rep(" ", self.width - #text), ending)
+  io.stdout:flush()
+  self.width = #ending > 0 and 0 or #text
+end
+
+--- Counts samples. A terminal shows the text (string.format's arguments), samples per second and
+--- the time left, at most ten times a second; where output goes elsewhere, nothing is printed.
 ---@param samples integer
 ---@param form string
 function Progress:step(samples, form, ...)
@@ -256,19 +263,20 @@ function Progress:step(samples, form, ...)
   local now = core.clock()
   if not self.terminal or now - self.shown < SHOWN_EVERY then return end
   self.shown = now
-  local text = report(self, form, ...)
-  io.stdout:write("\r", text, string.rep(" ", self.width - #text))
-  io.stdout:flush()
-  self.width = #text
+  rewrite(self, report(self, form, ...), "")
 end
 
---- Ends the current line with a text of the same form, so that it stays.
+--- Reports at a milestone, as at the end of an epoch: in a line of its own where output goes to a
+--- file; a terminal's line stays where it is, and ends when all samples are counted.
 ---@param form string
 function Progress:line(form, ...)
   local text = report(self, form, ...)
-  io.stdout:write(self.terminal and "\r" or "", text, string.rep(" ", self.width - #text), "\n")
-  io.stdout:flush()
-  self.width = 0
+  if self.terminal then
+    rewrite(self, text, self.done >= self.total and "\n" or "")
+  else
+    io.stdout:write(text, "\n")
+    io.stdout:flush()
+  end
 end
 
 --- A line on standard output that tells how far a long loop over samples is.

@@ -87,19 +87,24 @@ end
 
 local is_tensor = lt.is_tensor
 
+--- Tables that hold themselves end here.
+local DEEPEST = 100
+
 --- Appends the tensors of a nested table to `flat`, in a fixed order (list part, then keys).
-local function collect(value, flat, op)
+local function collect(value, flat, op, depth)
+  depth = (depth or 0) + 1
+  if depth > DEEPEST then fail("%s: tables are nested more than %d deep", op, DEEPEST) end
   if is_tensor(value) then
     flat[#flat + 1] = value
   elseif type(value) == "table" then
     local n = #value
-    for i = 1, n do collect(value[i], flat, op) end
+    for i = 1, n do collect(value[i], flat, op, depth) end
     local keys = {}
     for key in pairs(value) do
       if not (math.type(key) == "integer" and key >= 1 and key <= n) then keys[#keys + 1] = key end
     end
     table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
-    for _, key in ipairs(keys) do collect(value[key], flat, op) end
+    for _, key in ipairs(keys) do collect(value[key], flat, op, depth) end
   else
     fail("%s: takes a tensor or a table of tensors, got %s", op, type(value))
   end

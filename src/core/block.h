@@ -10,7 +10,7 @@
 /* A call site: the user's chunk (an index into the context's list of chunk names) and line. */
 typedef struct lt_site {
   uint32_t chunk; /* 0: unknown */
-  int32_t line;
+  int32_t line;   /* negative: of the frame below one that a tail call took away */
 } lt_site;
 
 typedef void (*lt_release_fn)(void *userdata, void *data);

@@ -90,8 +90,10 @@ uint32_t lt_chunk_number(lt_context *ctx, const char *name) {
 const char *lt_site_text(const lt_context *ctx, lt_site site, char text[LT_SITE_TEXT]) {
   if (site.chunk == 0) return strcpy(text, "?");
   const char *name = ctx->chunks.names[site.chunk - 1];
-  if (site.line > 0) snprintf(text, LT_SITE_TEXT, "%s:%d", name, (int)site.line);
-  else snprintf(text, LT_SITE_TEXT, "%s:?", name);
+  if (site.line > 0)
+    snprintf(text, LT_SITE_TEXT, "%s:%d", name, (int)site.line);
+  else
+    snprintf(text, LT_SITE_TEXT, "%s:%d (in a tail call)", name, -(int)site.line);
   return text;
 }
 

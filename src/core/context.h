@@ -52,7 +52,7 @@ struct lt_context {
   /* Fills in the user's current call site; given by the host language. NULL: unknown. */
   lt_site (*find_site)(void *host);
   void *host;
-  lt_site site;         /* during a walk: the call site that backward operations inherit */
+  lt_site site; /* during a walk: the call site that backward operations inherit */
   bool has_site;
 };
 
@@ -69,7 +69,8 @@ int lt_threads_for(const lt_context *ctx, int64_t operations);
 
 /* The number of a chunk's name, adding it when it is new. 0 when memory is short. */
 uint32_t lt_chunk_number(lt_context *ctx, const char *name);
-/* "train.lua:11", or "?" for an unknown site. Returns `text`. */
+/* "train.lua:11", "train.lua:11 (in a tail call)" for the frame below a lost one, "?" for an
+ * unknown site. Returns `text`. */
 enum { LT_SITE_TEXT = 96 };
 const char *lt_site_text(const lt_context *ctx, lt_site site, char text[LT_SITE_TEXT]);
 

@@ -8,9 +8,12 @@ static const struct {
   int64_t size;
   lt_category category;
 } dtypes[LT_DTYPE_COUNT] = {
-    [LT_FLOAT32] = {"float32", 4, LT_CATEGORY_FLOAT}, [LT_FLOAT64] = {"float64", 8, LT_CATEGORY_FLOAT},
-    [LT_INT64] = {"int64", 8, LT_CATEGORY_INT},       [LT_INT32] = {"int32", 4, LT_CATEGORY_INT},
-    [LT_UINT8] = {"uint8", 1, LT_CATEGORY_INT},       [LT_BOOL] = {"bool", 1, LT_CATEGORY_BOOL},
+    [LT_FLOAT32] = {"float32", 4, LT_CATEGORY_FLOAT},
+    [LT_FLOAT64] = {"float64", 8, LT_CATEGORY_FLOAT},
+    [LT_INT64] = {"int64", 8, LT_CATEGORY_INT},
+    [LT_INT32] = {"int32", 4, LT_CATEGORY_INT},
+    [LT_UINT8] = {"uint8", 1, LT_CATEGORY_INT},
+    [LT_BOOL] = {"bool", 1, LT_CATEGORY_BOOL},
 };
 
 const char *lt_dtype_name(lt_dtype t) { return dtypes[t].name; }

@@ -5,8 +5,7 @@
 #include <string.h>
 
 bool lt_shape_equal(const lt_shape *a, const lt_shape *b) {
-  return a->ndim == b->ndim &&
-         memcmp(a->size, b->size, (size_t)a->ndim * sizeof a->size[0]) == 0;
+  return a->ndim == b->ndim && memcmp(a->size, b->size, (size_t)a->ndim * sizeof a->size[0]) == 0;
 }
 
 int64_t lt_shape_numel(const lt_shape *s) {

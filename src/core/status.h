@@ -14,9 +14,9 @@ typedef enum lt_status {
 } lt_status;
 
 #if defined(__GNUC__)
-#define LT_PRINTF(at, first) __attribute__((format(printf, at, first)))
+#  define LT_PRINTF(at, first) __attribute__((format(printf, at, first)))
 #else
-#define LT_PRINTF(at, first)
+#  define LT_PRINTF(at, first)
 #endif
 
 /* Stores the message on the context and returns LT_ERROR, so that `return lt_fail(...)` reads. */

@@ -9,17 +9,17 @@
 typedef struct lt_tensor {
   lt_context *ctx;
   lt_block *block;
-  char *data;          /* the first element, inside the block */
-  uint64_t id;         /* the value's identity; ids grow with time, none is used twice */
-  uint64_t tapes;      /* bit per open tape that recorded how this value was made */
-  char *name;          /* owned; NULL for none */
+  char *data;     /* the first element, inside the block */
+  uint64_t id;    /* the value's identity; ids grow with time, none is used twice */
+  uint64_t tapes; /* bit per open tape that recorded how this value was made */
+  char *name;     /* owned; NULL for none */
   int32_t refs;
-  uint32_t version;    /* of the block when this value was made */
-  uint8_t dtype;       /* an lt_dtype */
-  bool variable;       /* tapes watch it by themselves, while it is trainable */
+  uint32_t version; /* of the block when this value was made */
+  uint8_t dtype;    /* an lt_dtype */
+  bool variable;    /* tapes watch it by themselves, while it is trainable */
   bool trainable;
-  bool weak;           /* a number of the host language: gives way in type promotion */
-  bool contiguous;     /* row-major without gaps */
+  bool weak;       /* a number of the host language: gives way in type promotion */
+  bool contiguous; /* row-major without gaps */
   lt_shape shape;
   int64_t strides[LT_MAX_RANK]; /* in elements */
   int64_t numel;

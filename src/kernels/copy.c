@@ -42,15 +42,17 @@ CONVERT_FROM(uint8, uint8_t, FROM_SAME, FROM_SAME, FROM_SAME)
 typedef void convert_fn(int64_t n, void *dst, int64_t ds, const void *src, int64_t ss);
 
 #define ROW(NAME)                                                                                  \
-  {NAME##_to_float32, NAME##_to_float64, NAME##_to_int64,                                          \
-   NAME##_to_int32,   NAME##_to_uint8,   NAME##_to_bool}
+  {                                                                                                \
+    NAME##_to_float32, NAME##_to_float64, NAME##_to_int64, NAME##_to_int32, NAME##_to_uint8,       \
+        NAME##_to_bool                                                                             \
+  }
 
 /* [from][to]; bool is stored as a uint8 of 0 or 1 */
 static convert_fn *const converters[LT_DTYPE_COUNT][LT_DTYPE_COUNT] = {
     ROW(float32), ROW(float64), ROW(int64), ROW(int32), ROW(uint8), ROW(uint8)};
 
-void lt_convert(int64_t n, lt_dtype to, void *dst, int64_t dst_step, lt_dtype from,
-                const void *src, int64_t src_step) {
+void lt_convert(int64_t n, lt_dtype to, void *dst, int64_t dst_step, lt_dtype from, const void *src,
+                int64_t src_step) {
   if (to == from && dst_step == 1 && src_step == 1) {
     if (n > 0) memcpy(dst, src, (size_t)(n * lt_dtype_size(to)));
     return;

@@ -16,12 +16,12 @@ static const int64_t CHUNK = 1 << 14;
 typedef struct work {
   lt_loop loop;
   lt_tile *tile;
-  int operands;             /* the result included */
-  char *base[OPERANDS];     /* first elements */
-  lt_dtype type[OPERANDS];  /* as stored */
-  bool direct[OPERANDS];    /* rows can be used as they lie */
-  lt_dtype as[OPERANDS];    /* as the tile takes them */
-  int64_t chunks;           /* tasks per row */
+  int operands;            /* the result included */
+  char *base[OPERANDS];    /* first elements */
+  lt_dtype type[OPERANDS]; /* as stored */
+  bool direct[OPERANDS];   /* rows can be used as they lie */
+  lt_dtype as[OPERANDS];   /* as the tile takes them */
+  int64_t chunks;          /* tasks per row */
   double k[LT_MAX_OPTIONS];
 } work;
 
@@ -77,9 +77,8 @@ lt_status lt_elementwise(lt_call *c, const lt_kernel *kernel) {
     return lt_fail(c->ctx, "%s: not for %s", c->op->name, lt_dtype_name(c->dtype));
   }
   for (int i = 0; c->op->options[i].name; i++) {
-    w.k[i] = c->op->options[i].type == LT_OPTION_NUMBER
-                 ? lt_get_number(c->attrs, c->op, i)
-                 : (double)lt_get_int(c->attrs, c->op, i);
+    w.k[i] = c->op->options[i].type == LT_OPTION_NUMBER ? lt_get_number(c->attrs, c->op, i)
+                                                        : (double)lt_get_int(c->attrs, c->op, i);
   }
   const lt_tensor *y = c->out[0];
   int64_t strides[OPERANDS][LT_MAX_RANK];

@@ -9,7 +9,8 @@
 #include "core/status.h"
 #include <stdint.h>
 
-/* p[0] is the result, p[1].. the operands, n contiguous elements each; k the options. */
+/* p[0] is the result, p[1].. the operands, n contiguous elements each; k the options, 8 of
+ * them (LT_MAX_OPTIONS). */
 typedef void lt_tile(int64_t n, void *const *p, const double *k);
 
 typedef struct lt_kernel {
@@ -22,51 +23,55 @@ struct lt_call;
 lt_status lt_elementwise(struct lt_call *c, const lt_kernel *kernel);
 
 #if defined(__x86_64__) && defined(__GNUC__)
-#define LT_TARGET_AVX2 __attribute__((target("avx2,fma")))
-#define LT_TARGET_AVX512 __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")))
+#  define LT_TARGET_AVX2 __attribute__((target("avx2,fma")))
+#  define LT_TARGET_AVX512 __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")))
 #else
-#define LT_TARGET_AVX2
-#define LT_TARGET_AVX512
+#  define LT_TARGET_AVX2
+#  define LT_TARGET_AVX512
 #endif
+
+/* Option number i inside an expression. All are read before the loop: a load in one arm of a
+ * condition would keep the loop from being vectorised. */
+#define K(i) ((T)k[i])
+#define LT_HOLD_OPTIONS                                                                            \
+  const double k[] = {lt_k[0], lt_k[1], lt_k[2], lt_k[3], lt_k[4], lt_k[5], lt_k[6], lt_k[7]};     \
+  (void)k;
 
 /* One tile function. T is the operands' type, R the result's; the expression sees operands under
  * the names given, options as K(i), and the type as T. */
 #define LT_TILE_OF_1(NAME, TARGET, TYPE, RESULT, A, ...)                                           \
-  TARGET static void NAME(int64_t n, void *const *p, const double *k) {                            \
+  TARGET static void NAME(int64_t n, void *const *p, const double *lt_k) {                         \
     typedef TYPE T;                                                                                \
     RESULT *restrict lt_y = p[0];                                                                  \
     const T *lt_a = p[1];                                                                          \
-    (void)k;                                                                                       \
+    LT_HOLD_OPTIONS                                                                                \
     for (int64_t lt_i = 0; lt_i < n; lt_i++) {                                                     \
       const T A = lt_a[lt_i];                                                                      \
       lt_y[lt_i] = (RESULT)(__VA_ARGS__);                                                          \
     }                                                                                              \
   }
 #define LT_TILE_OF_2(NAME, TARGET, TYPE, RESULT, A, B, ...)                                        \
-  TARGET static void NAME(int64_t n, void *const *p, const double *k) {                            \
+  TARGET static void NAME(int64_t n, void *const *p, const double *lt_k) {                         \
     typedef TYPE T;                                                                                \
     RESULT *restrict lt_y = p[0];                                                                  \
     const T *lt_a = p[1], *lt_b = p[2];                                                            \
-    (void)k;                                                                                       \
+    LT_HOLD_OPTIONS                                                                                \
     for (int64_t lt_i = 0; lt_i < n; lt_i++) {                                                     \
       const T A = lt_a[lt_i], B = lt_b[lt_i];                                                      \
       lt_y[lt_i] = (RESULT)(__VA_ARGS__);                                                          \
     }                                                                                              \
   }
 #define LT_TILE_OF_3(NAME, TARGET, TYPE, RESULT, A, B, C, ...)                                     \
-  TARGET static void NAME(int64_t n, void *const *p, const double *k) {                            \
+  TARGET static void NAME(int64_t n, void *const *p, const double *lt_k) {                         \
     typedef TYPE T;                                                                                \
     RESULT *restrict lt_y = p[0];                                                                  \
     const T *lt_a = p[1], *lt_b = p[2], *lt_c = p[3];                                              \
-    (void)k;                                                                                       \
+    LT_HOLD_OPTIONS                                                                                \
     for (int64_t lt_i = 0; lt_i < n; lt_i++) {                                                     \
       const T A = lt_a[lt_i], B = lt_b[lt_i], C = lt_c[lt_i];                                      \
       lt_y[lt_i] = (RESULT)(__VA_ARGS__);                                                          \
     }                                                                                              \
   }
-
-/* Option number i inside an expression. */
-#define K(i) ((T)k[i])
 
 /* Floats, for every level of SIMD. */
 #define LT_FLOAT_TILES(OF, NAME, ...)                                                              \

@@ -1,9 +1,8 @@
 /* The folds: what is done to each element, for every element type and level of SIMD. Rows run in
  * a fixed number of lanes, so that their bits do not depend on the width of the registers. */
 #include "kernels/elementwise.h"
+#include "kernels/math.h"
 #include "kernels/reduce.h"
-
-#include <math.h>
 
 enum { LANES = 32, SMALL = 512 };
 
@@ -18,6 +17,16 @@ enum { LANES = 32, SMALL = 512 };
     A lane[LANES], *result = (A *)(void *)state;                                                   \
     int64_t i = 0;                                                                                 \
     (void)at, (void)k;                                                                             \
+    if (n < LANES) {                                                                               \
+      A two = START;                                                                               \
+      for (; i + 2 <= n; i += 2) {                                                                 \
+        *result = STEP(*result, x[i]);                                                             \
+        two = STEP(two, x[i + 1]);                                                                 \
+      }                                                                                            \
+      if (i < n) *result = STEP(*result, x[i]);                                                    \
+      *result = MERGE(*result, two);                                                               \
+      return;                                                                                      \
+    }                                                                                              \
     for (int l = 0; l < LANES; l++) lane[l] = START;                                               \
     for (; i + LANES <= n; i += LANES) {                                                           \
       for (int l = 0; l < LANES; l++) lane[l] = STEP(lane[l], x[i + l]);                           \
@@ -74,16 +83,22 @@ enum { LANES = 32, SMALL = 512 };
   BOTH(NAME##_u8, , uint8_t, __VA_ARGS__)
 
 #define TABLE_FLOAT(NAME, KIND)                                                                    \
-  {{NAME##_f32_##KIND, NAME##_f64_##KIND},                                                         \
-   {NAME##_f32_avx2_##KIND, NAME##_f64_avx2_##KIND},                                               \
-   {NAME##_f32_avx512_##KIND, NAME##_f64_avx512_##KIND}}
+  {                                                                                                \
+    {NAME##_f32_##KIND, NAME##_f64_##KIND}, {NAME##_f32_avx2_##KIND, NAME##_f64_avx2_##KIND}, {    \
+      NAME##_f32_avx512_##KIND, NAME##_f64_avx512_##KIND                                           \
+    }                                                                                              \
+  }
 #define TABLE(NAME, KIND)                                                                          \
-  {{NAME##_f32_##KIND, NAME##_f64_##KIND, NAME##_i64_##KIND, NAME##_i32_##KIND, NAME##_u8_##KIND,  \
-    NAME##_u8_##KIND},                                                                             \
-   {NAME##_f32_avx2_##KIND, NAME##_f64_avx2_##KIND, NAME##_i64_##KIND, NAME##_i32_##KIND,          \
-    NAME##_u8_##KIND, NAME##_u8_##KIND},                                                           \
-   {NAME##_f32_avx512_##KIND, NAME##_f64_avx512_##KIND, NAME##_i64_##KIND, NAME##_i32_##KIND,      \
-    NAME##_u8_##KIND, NAME##_u8_##KIND}}
+  {                                                                                                \
+    {NAME##_f32_##KIND, NAME##_f64_##KIND, NAME##_i64_##KIND,                                      \
+     NAME##_i32_##KIND, NAME##_u8_##KIND,  NAME##_u8_##KIND},                                      \
+        {NAME##_f32_avx2_##KIND, NAME##_f64_avx2_##KIND, NAME##_i64_##KIND,                        \
+         NAME##_i32_##KIND,      NAME##_u8_##KIND,       NAME##_u8_##KIND},                        \
+    {                                                                                              \
+      NAME##_f32_avx512_##KIND, NAME##_f64_avx512_##KIND, NAME##_i64_##KIND, NAME##_i32_##KIND,    \
+          NAME##_u8_##KIND, NAME##_u8_##KIND                                                       \
+    }                                                                                              \
+  }
 
 /* ---- sum, mean, prod --------------------------------------------------------------------- */
 
@@ -213,35 +228,38 @@ const lt_fold lt_fold_amin = {
 /* ---- Extremes with their place: a cell for the value, one for the place (0: none yet) ------ */
 
 #define NEVER(x) 0
-#define PLACED_ROW(NAME, EXTREME, TYPE, MEMBER, BEYOND, NAN_TEST)                                  \
-  static void NAME##_row(int64_t n, const void *from, int64_t at, lt_cell *state,                  \
-                         const double *k) {                                                        \
+#define PLACED(NAME, TARGET, TYPE, EXTREME, STATE, BEYOND, NAN_TEST)                               \
+  TARGET static void NAME##_row(int64_t n, const void *from, int64_t at, lt_cell *state,           \
+                                const double *k) {                                                 \
+    STATE *value = (STATE *)(void *)state;                                                         \
     const TYPE *x = from;                                                                          \
     for (int64_t i = 0; i < n; i += SMALL) {                                                       \
       int64_t m = n - i < SMALL ? n - i : SMALL, j = i;                                            \
-      lt_cell best = state[0];                                                                     \
-      if (state[1].i == 0) best.MEMBER = x[i];                                                     \
-      EXTREME##_row(m, x + i, at, &best, k);                                                       \
-      if (NAN_TEST(state[0].MEMBER) || (state[1].i > 0 && best.MEMBER == state[0].MEMBER)) {       \
-        continue;                                                                                  \
-      }                                                                                            \
-      if (NAN_TEST(best.MEMBER)) while (!NAN_TEST(x[j])) j++;                                      \
-      else while (x[j] != best.MEMBER) j++;                                                        \
-      state[0] = best;                                                                             \
+      lt_cell cell = state[0];                                                                     \
+      STATE *best = (STATE *)(void *)&cell;                                                        \
+      if (state[1].i == 0) *best = x[i];                                                           \
+      EXTREME##_row(m, x + i, at, &cell, k);                                                       \
+      if (NAN_TEST(*value) || (state[1].i > 0 && *best == *value)) continue;                       \
+      if (NAN_TEST(*best))                                                                         \
+        while (!NAN_TEST(x[j])) j++;                                                               \
+      else                                                                                         \
+        while (x[j] != *best) j++;                                                                 \
+      state[0] = cell;                                                                             \
       state[1].i = at + j + 1;                                                                     \
     }                                                                                              \
   }                                                                                                \
-  static void NAME##_columns(int64_t n, int64_t rows, const void *from, int64_t stride,            \
-                             int64_t at, lt_cell *state, const double *k) {                        \
+  TARGET static void NAME##_columns(int64_t n, int64_t rows, const void *from, int64_t stride,     \
+                                    int64_t at, lt_cell *state, const double *k) {                 \
+    STATE *restrict value = (STATE *)(void *)state;                                                \
+    int64_t *restrict place = &state[n].i;                                                         \
     const TYPE *x = from;                                                                          \
-    lt_cell *value = state, *place = state + n;                                                    \
     (void)k;                                                                                       \
     for (int64_t r = 0; r < rows; r++, x += stride) {                                              \
       for (int64_t j = 0; j < n; j++) {                                                            \
-        bool takes = x[j] BEYOND value[j].MEMBER || place[j].i == 0 ||                             \
-                     (NAN_TEST(x[j]) && !NAN_TEST(value[j].MEMBER));                               \
-        value[j].MEMBER = takes ? x[j] : value[j].MEMBER;                                          \
-        place[j].i = takes ? at + r + 1 : place[j].i;                                              \
+        STATE here = x[j], best = value[j];                                                        \
+        bool takes = (here BEYOND best) | (place[j] == 0) | (NAN_TEST(here) & !NAN_TEST(best));    \
+        value[j] = takes ? here : best;                                                            \
+        place[j] = takes ? at + r + 1 : place[j];                                                  \
       }                                                                                            \
     }                                                                                              \
   }
@@ -256,23 +274,21 @@ const lt_fold lt_fold_amin = {
     }                                                                                              \
   }
 
-#define PLACED(NAME, EXTREME, BEYOND)                                                              \
-  PLACED_ROW(NAME##_f32, EXTREME##_f32, float, f, BEYOND, IS_NAN)                                  \
-  PLACED_ROW(NAME##_f64, EXTREME##_f64, double, f, BEYOND, IS_NAN)                                 \
-  PLACED_ROW(NAME##_i64, EXTREME##_i64, int64_t, i, BEYOND, NEVER)                                 \
-  PLACED_ROW(NAME##_i32, EXTREME##_i32, int32_t, i, BEYOND, NEVER)                                 \
-  PLACED_ROW(NAME##_u8, EXTREME##_u8, uint8_t, i, BEYOND, NEVER)                                   \
+#define PLACED_FLOAT(NAME, EXTREME, BEYOND, LEVEL, TARGET)                                         \
+  PLACED(NAME##_f32##LEVEL, TARGET, float, EXTREME##_f32##LEVEL, double, BEYOND, IS_NAN)           \
+  PLACED(NAME##_f64##LEVEL, TARGET, double, EXTREME##_f64##LEVEL, double, BEYOND, IS_NAN)
+#define PLACED_ALL(NAME, EXTREME, BEYOND)                                                          \
+  PLACED_FLOAT(NAME, EXTREME, BEYOND, , )                                                          \
+  PLACED_FLOAT(NAME, EXTREME, BEYOND, _avx2, LT_TARGET_AVX2)                                       \
+  PLACED_FLOAT(NAME, EXTREME, BEYOND, _avx512, LT_TARGET_AVX512)                                   \
+  PLACED(NAME##_i64, , int64_t, EXTREME##_i64, int64_t, BEYOND, NEVER)                             \
+  PLACED(NAME##_i32, , int32_t, EXTREME##_i32, int64_t, BEYOND, NEVER)                             \
+  PLACED(NAME##_u8, , uint8_t, EXTREME##_u8, int64_t, BEYOND, NEVER)                               \
   PLACED_MERGE(NAME##_floats, f, BEYOND, IS_NAN)                                                   \
   PLACED_MERGE(NAME##_ints, i, BEYOND, NEVER)
 
-#define PLACED_LEVEL(NAME, KIND)                                                                   \
-  {NAME##_f32_##KIND, NAME##_f64_##KIND, NAME##_i64_##KIND,                                        \
-   NAME##_i32_##KIND, NAME##_u8_##KIND,  NAME##_u8_##KIND}
-#define PLACED_TABLE(NAME, KIND)                                                                   \
-  {PLACED_LEVEL(NAME, KIND), PLACED_LEVEL(NAME, KIND), PLACED_LEVEL(NAME, KIND)}
-
-PLACED(max, amax, >)
-PLACED(min, amin, <)
+PLACED_ALL(max, amax, >)
+PLACED_ALL(min, amin, <)
 
 static void only_place(int64_t n, lt_cell *state, int64_t count, const double *k) {
   (void)count, (void)k;
@@ -281,9 +297,8 @@ static void only_place(int64_t n, lt_cell *state, int64_t count, const double *k
 
 #define PLACED_FOLD(NAME, FINISH)                                                                  \
   {                                                                                                \
-    .planes = 2, .ordered = true, .row = PLACED_TABLE(NAME, row),                                  \
-    .columns = PLACED_TABLE(NAME, columns), .merge_float = NAME##_floats,                          \
-    .merge_int = NAME##_ints, .finish = FINISH                                                     \
+    .planes = 2, .ordered = true, .row = TABLE(NAME, row), .columns = TABLE(NAME, columns),        \
+    .merge_float = NAME##_floats, .merge_int = NAME##_ints, .finish = FINISH                       \
   }
 
 const lt_fold lt_fold_max = PLACED_FOLD(max, NULL);
@@ -305,7 +320,7 @@ static void merge_var(int64_t n, lt_cell *a, const lt_cell *b) {
   }
 }
 
-#define DEVIATION(a, x) ((a) + ((A)(x) - k[0]) * ((A)(x) - k[0]))
+#define DEVIATION(a, x) ((a) + ((A)(x)-k[0]) * ((A)(x)-k[0]))
 FLOATS_OF(ROW, deviation, double, 0, DEVIATION, ADD)
 
 #define VAR(NAME, TARGET, TYPE, LEVEL)                                                             \
@@ -454,46 +469,65 @@ const lt_fold lt_fold_abs_min = {
 /* Where all is -inf, or +inf or NaN is among the elements, the maximum alone is the result. */
 static double base_of(double maximum) { return isfinite(maximum) ? maximum : 0; }
 
-static void lift(lt_cell *maximum, lt_cell *sum, double to) {
-  if (!(to > maximum->f) && !IS_NAN(to)) return;
-  sum->f = sum->f == 0 ? 0 : sum->f * exp(maximum->f - base_of(to));
-  maximum->f = to;
+/* Makes the sums, of exp(x - before), sums of exp(x - after). */
+static void rebase(int64_t n, double *sum, const double *before, const double *after) {
+  for (int64_t j = 0; j < n; j++) {
+    if (sum[j] != 0 && before[j] != after[j]) sum[j] *= exp(before[j] - base_of(after[j]));
+  }
 }
 
-#define LOGSUMEXP(NAME, TYPE, EXTREME)                                                             \
-  static void NAME##_row(int64_t n, const void *from, int64_t at, lt_cell *state,                  \
-                         const double *k) {                                                        \
+#define LOGSUMEXP(NAME, TARGET, TYPE, LEVEL)                                                       \
+  TARGET static void NAME##_row(int64_t n, const void *from, int64_t at, lt_cell *state,           \
+                                const double *k) {                                                 \
     const TYPE *x = from;                                                                          \
-    double e[SMALL];                                                                               \
+    TYPE e[SMALL];                                                                                 \
     for (int64_t i = 0; i < n; i += SMALL) {                                                       \
       int64_t m = n - i < SMALL ? n - i : SMALL;                                                   \
-      lt_cell most = {.f = -INFINITY};                                                             \
-      EXTREME##_row(m, x + i, at, &most, k);                                                       \
-      lift(&state[0], &state[1], most.f);                                                         \
-      if (!isfinite(state[0].f)) continue;                                                         \
-      for (int64_t j = 0; j < m; j++) e[j] = exp((double)x[i + j] - state[0].f);                   \
-      sum_f64_row(m, e, at, &state[1], k);                                                         \
+      lt_cell most = state[0];                                                                     \
+      amax_##LEVEL##_row(m, x + i, at, &most, k);                                                  \
+      rebase(1, &state[1].f, &state[0].f, &most.f);                                                \
+      state[0] = most;                                                                             \
+      TYPE base = (TYPE)base_of(most.f);                                                           \
+      for (int64_t j = 0; j < m; j++) e[j] = EXP(x[i + j] - base);                                 \
+      sum_##LEVEL##_row(m, e, at, &state[1], k);                                                   \
     }                                                                                              \
   }                                                                                                \
-  static void NAME##_columns(int64_t n, int64_t rows, const void *from, int64_t stride,            \
-                             int64_t at, lt_cell *state, const double *k) {                        \
+  TARGET static void NAME##_columns(int64_t n, int64_t rows, const void *from, int64_t stride,     \
+                                    int64_t at, lt_cell *state, const double *k) {                 \
+    enum { ROWS = 16 };                                                                            \
+    double *most = &state[0].f, *restrict sum = &state[n].f, before[SMALL];                        \
+    TYPE base[SMALL];                                                                              \
     const TYPE *x = from;                                                                          \
-    (void)at, (void)k;                                                                             \
-    for (int64_t r = 0; r < rows; r++, x += stride) {                                              \
-      for (int64_t j = 0; j < n; j++) {                                                            \
-        lift(&state[j], &state[n + j], (double)x[j]);                                             \
-        if (isfinite(state[j].f)) state[n + j].f += exp((double)x[j] - state[j].f);                \
+    for (int64_t r = 0; r < rows; r += ROWS, x += ROWS * stride) {                                 \
+      int64_t height = rows - r < ROWS ? rows - r : ROWS;                                          \
+      for (int64_t first = 0; first < n; first += SMALL) {                                         \
+        int64_t m = n - first < SMALL ? n - first : SMALL;                                         \
+        for (int64_t j = 0; j < m; j++) before[j] = most[first + j];                               \
+        amax_##LEVEL##_columns(m, height, x + first, stride, at, &state[first], k);                \
+        rebase(m, sum + first, before, most + first);                                              \
+        for (int64_t j = 0; j < m; j++) base[j] = (TYPE)base_of(most[first + j]);                  \
+        for (int64_t i = 0; i < height; i++) {                                                     \
+          const TYPE *row = x + first + i * stride;                                                \
+          for (int64_t j = 0; j < m; j++) sum[first + j] += (double)EXP(row[j] - base[j]);         \
+        }                                                                                          \
       }                                                                                            \
     }                                                                                              \
   }
 
-LOGSUMEXP(logsumexp_f32, float, amax_f32)
-LOGSUMEXP(logsumexp_f64, double, amax_f64)
+LOGSUMEXP(logsumexp_f32, , float, f32)
+LOGSUMEXP(logsumexp_f64, , double, f64)
+LOGSUMEXP(logsumexp_f32_avx2, LT_TARGET_AVX2, float, f32_avx2)
+LOGSUMEXP(logsumexp_f64_avx2, LT_TARGET_AVX2, double, f64_avx2)
+LOGSUMEXP(logsumexp_f32_avx512, LT_TARGET_AVX512, float, f32_avx512)
+LOGSUMEXP(logsumexp_f64_avx512, LT_TARGET_AVX512, double, f64_avx512)
 
 static void merge_logsumexp(int64_t n, lt_cell *a, const lt_cell *b) {
   for (int64_t j = 0; j < n; j++) {
-    lift(&a[j], &a[n + j], b[j].f);
-    if (isfinite(a[j].f)) a[n + j].f += b[n + j].f * exp(b[j].f - a[j].f);
+    double most = b[j].f > a[j].f || IS_NAN(b[j].f) ? b[j].f : a[j].f, more = b[n + j].f;
+    rebase(1, &a[n + j].f, &a[j].f, &most);
+    rebase(1, &more, &b[j].f, &most);
+    a[j].f = most;
+    a[n + j].f += more;
   }
 }
 
@@ -504,16 +538,11 @@ static void finish_logsumexp(int64_t n, lt_cell *state, int64_t count, const dou
   }
 }
 
-#define LOGSUMEXP_TABLE(KIND)                                                                      \
-  {{logsumexp_f32_##KIND, logsumexp_f64_##KIND},                                                   \
-   {logsumexp_f32_##KIND, logsumexp_f64_##KIND},                                                   \
-   {logsumexp_f32_##KIND, logsumexp_f64_##KIND}}
-
 const lt_fold lt_fold_logsumexp = {
     .planes = 2,
     .start_float = {{.f = -INFINITY}},
-    .row = LOGSUMEXP_TABLE(row),
-    .columns = LOGSUMEXP_TABLE(columns),
+    .row = TABLE_FLOAT(logsumexp, row),
+    .columns = TABLE_FLOAT(logsumexp, columns),
     .merge_float = merge_logsumexp,
     .finish = finish_logsumexp,
 };

@@ -1,6 +1,5 @@
 /* The product of two matrices, for every shape and every strides. Small and thin products run in
- * direct kernels of ours, large ones in BLIS: BLIS needs 4 us for 16x16x16, the direct kernel 0.1.
- */
+ * direct kernels of ours, large ones in BLIS, which needs 4 us for 16x16x16 where ours need 0.1. */
 #ifndef LT_KERNELS_GEMM_H
 #define LT_KERNELS_GEMM_H
 
@@ -29,13 +28,14 @@ typedef struct lt_gemm {
  * m = 0 or n = 0 nothing is touched; without `accumulate` C is not read. `simd` is the level of the
  * direct kernels, at most lt_simd_detect().
  *
- * `threads` is how many threads may share the work, and is the caller's to decide by its size: two
- * pay from about 64x64x64 on an idle machine. The result has the same bits for any number (not for
- * another shape, stride or level). A forked child must pass 1: libgomp hangs there.
+ * `threads` is how many threads may share the work, and is the caller's to decide by its size. Two
+ * pay from about 64x64x64 on an idle machine; on a busy one each call may wait for a time slice of
+ * the scheduler, some 10 ms. The result has the same bits for any number (not for another shape,
+ * stride or level). A forked child must pass 1: libgomp hangs there.
  *
- * Nothing fails, and our side allocates nothing (36 KB of stack); after lt_blis_open nor
- * does BLIS. But BLIS and OpenMP may take a megabyte or so for a product that runs with more
- * threads than any before, and abort the process if they get none. */
+ * Nothing fails. Our side takes 36 KB of stack and no memory, and neither does BLIS once it has
+ * been opened; but BLIS and OpenMP take a megabyte or so for a product that runs with more threads
+ * than any before, and abort the process if they get none. */
 void lt_gemm_f32(const lt_gemm *g, lt_simd simd, int threads);
 void lt_gemm_f64(const lt_gemm *g, lt_simd simd, int threads);
 

@@ -4,7 +4,7 @@
 #include "kernels/loop.h"
 #include "kernels/parallel.h"
 
-enum { PANEL = 16 /* lines gathered together */, SLOTS = 64 /* tasks, each with a scratch */ };
+enum { PANEL = 64 /* lines gathered together */, SLOTS = 64 /* tasks, each with a scratch */ };
 
 /* No more than this for the scratch of all tasks, where one line's fits. */
 static const int64_t SCRATCH = (int64_t)1 << 28;
@@ -16,7 +16,8 @@ typedef struct operand {
   int64_t step;   /* from one to the next */
   bool direct;
   bool written;
-  int64_t at; /* its lines in the scratch */
+  int64_t at;    /* its lines in the scratch */
+  int64_t apart; /* from one line there to the next, elements */
 } operand;
 
 typedef struct work {
@@ -25,31 +26,57 @@ typedef struct work {
   operand o[LT_LINE_OPERANDS];
   lt_line_fn *fn;
   const void *argument;
-  int64_t panel;           /* lines per panel */
-  int64_t panels;          /* per row of the loop */
-  int64_t total;           /* panels in all */
+  int64_t panel;  /* lines per panel */
+  int64_t panels; /* per row of the loop */
+  int64_t total;  /* panels in all */
   int64_t slots;
   int64_t scratch, caller; /* bytes per slot; where the caller's begins */
   char *memory;
 } work;
 
-#define TRANSPOSE(TYPE)                                                                            \
+/* Gathers `lines` lines, `apart` elements apart in y, eight elements of each at a time. */
+#define GATHER(TYPE)                                                                               \
   do {                                                                                             \
     const TYPE *from = x;                                                                          \
     TYPE *to = y;                                                                                  \
-    for (int64_t i = 0; i < rows; i++) {                                                           \
-      for (int64_t j = 0; j < columns; j++) {                                                      \
-        to[i * to_row + j * to_column] = from[i * from_row + j * from_column];                     \
+    int64_t i = 0;                                                                                 \
+    for (; i + 8 <= o->length; i += 8) {                                                           \
+      for (int64_t l = 0; l < lines; l++) {                                                        \
+        for (int e = 0; e < 8; e++) {                                                              \
+          to[l * o->apart + i + e] = from[(i + e) * o->step + l * next];                           \
+        }                                                                                          \
       }                                                                                            \
+    }                                                                                              \
+    for (; i < o->length; i++) {                                                                   \
+      for (int64_t l = 0; l < lines; l++) to[l * o->apart + i] = from[i * o->step + l * next];     \
     }                                                                                              \
   } while (0)
 
-static void copy_panel(int64_t bytes, int64_t rows, int64_t columns, const void *x,
-                       int64_t from_row, int64_t from_column, void *y, int64_t to_row,
-                       int64_t to_column) {
-  if (bytes == 4) TRANSPOSE(int32_t);
-  else if (bytes == 8) TRANSPOSE(int64_t);
-  else TRANSPOSE(char);
+#define SCATTER(TYPE)                                                                              \
+  do {                                                                                             \
+    const TYPE *from = y;                                                                          \
+    TYPE *to = x;                                                                                  \
+    for (int64_t i = 0; i < o->length; i++) {                                                      \
+      for (int64_t l = 0; l < lines; l++) to[i * o->step + l * next] = from[l * o->apart + i];     \
+    }                                                                                              \
+  } while (0)
+
+/* Between the tensor, its lines `next` elements apart, and the scratch. */
+static void gather(const operand *o, int64_t lines, int64_t next, const void *x, void *y) {
+  if (o->bytes == 4)
+    GATHER(int32_t);
+  else if (o->bytes == 8)
+    GATHER(int64_t);
+  else
+    GATHER(char);
+}
+static void scatter(const operand *o, int64_t lines, int64_t next, void *x, const void *y) {
+  if (o->bytes == 4)
+    SCATTER(int32_t);
+  else if (o->bytes == 8)
+    SCATTER(int64_t);
+  else
+    SCATTER(char);
 }
 
 static void run_panel(const work *w, int64_t number, char *scratch) {
@@ -61,23 +88,21 @@ static void run_panel(const work *w, int64_t number, char *scratch) {
     const operand *o = &w->o[k];
     offset[k] += first * w->loop.step[k];
     if (o->direct || o->written) continue;
-    copy_panel(o->bytes, o->length, lines, o->data + offset[k] * o->bytes, o->step,
-               w->loop.step[k], scratch + o->at, 1, o->length);
+    gather(o, lines, w->loop.step[k], o->data + offset[k] * o->bytes, scratch + o->at);
   }
   for (int64_t l = 0; l < lines; l++) {
     void *line[LT_LINE_OPERANDS];
     for (int k = 0; k < w->operands; k++) {
       const operand *o = &w->o[k];
       line[k] = o->direct ? o->data + (offset[k] + l * w->loop.step[k]) * o->bytes
-                          : scratch + o->at + l * o->length * o->bytes;
+                          : scratch + o->at + l * o->apart * o->bytes;
     }
     w->fn(w->argument, line, scratch + w->caller);
   }
   for (int k = 0; k < w->operands; k++) {
     const operand *o = &w->o[k];
     if (o->direct || !o->written) continue;
-    copy_panel(o->bytes, o->length, lines, scratch + o->at, 1, o->length,
-               o->data + offset[k] * o->bytes, o->step, w->loop.step[k]);
+    scatter(o, lines, w->loop.step[k], o->data + offset[k] * o->bytes, scratch + o->at);
   }
 }
 
@@ -118,13 +143,16 @@ lt_status lt_lines(lt_context *ctx, int dim, int operands, lt_tensor *const *t, 
   }
   lt_loop_build(&w.loop, &others, operands, lists);
   if (w.loop.rows * w.loop.length == 0) return LT_OK;
-  while (w.panel > 1 && w.panel * longest > 1 << 15) w.panel /= 2;
+  while (w.panel > 1 && w.panel * longest > 1 << 17) w.panel /= 2;
   if (w.panel > w.loop.length) w.panel = w.loop.length;
   w.panels = (w.loop.length + w.panel - 1) / w.panel;
   w.total = w.loop.rows * w.panels;
   for (int k = 0; k < operands; k++) {
-    w.o[k].at = w.caller;
-    if (!w.o[k].direct) w.caller += aligned(w.panel * w.o[k].length * w.o[k].bytes);
+    operand *o = &w.o[k];
+    if (o->direct) continue;
+    o->at = w.caller;
+    o->apart = (aligned(o->length * o->bytes) + 64) / o->bytes; /* lines must not share sets */
+    w.caller += w.panel * o->apart * o->bytes;
   }
   w.scratch = w.caller + aligned(scratch);
   w.slots = w.total < SLOTS ? w.total : SLOTS;
@@ -134,8 +162,7 @@ lt_status lt_lines(lt_context *ctx, int dim, int operands, lt_tensor *const *t, 
     LT_TRY(lt_block_new(ctx, w.slots * w.scratch, &block));
     w.memory = block->data;
   }
-  lt_status status =
-      lt_parallel(ctx, w.slots, w.loop.rows * w.loop.length * cost, task, &w);
+  lt_status status = lt_parallel(ctx, w.slots, w.loop.rows * w.loop.length * cost, task, &w);
   if (block) lt_block_release(block);
   return status;
 }

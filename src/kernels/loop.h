@@ -8,7 +8,7 @@
 enum { LT_LOOP_OPERANDS = 8 };
 
 typedef struct lt_loop {
-  int ndim;     /* merged outer dimensions, without the row */
+  int ndim; /* merged outer dimensions, without the row */
   int operands;
   int64_t size[LT_MAX_RANK];
   int64_t stride[LT_MAX_RANK][LT_LOOP_OPERANDS]; /* in elements */

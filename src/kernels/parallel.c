@@ -17,7 +17,7 @@ lt_status lt_parallel(lt_context *ctx, int64_t count, int64_t operations, lt_tas
     if (r > 0) LT_TRY(lt_check_interrupt(ctx));
 #ifdef _OPENMP
     if (threads > 1) {
-#pragma omp parallel for schedule(static) num_threads(threads)
+#  pragma omp parallel for schedule(static) num_threads(threads)
       for (int part = 0; part < threads; part++) {
         task(argument, first + (last - first) * part / threads,
              first + (last - first) * (part + 1) / threads);

@@ -10,8 +10,9 @@
 
 enum {
   TILE = 1024, /* elements gathered at a time */
-  WIDTH = 512, /* columns that one task takes on */
-  SHORT = 16   /* contiguous runs below this are gathered */
+  WIDTH = 512, /* results that one task takes on */
+  SHORT = 16,  /* contiguous runs below this are gathered */
+  TURNED = 32  /* rows below this are turned into columns */
 };
 
 /* Elements that one task reduces; longer reductions are cut. */
@@ -27,16 +28,17 @@ typedef struct work {
   const lt_fold *fold;
   lt_fold_row *row;
   lt_fold_columns *columns; /* NULL: by rows */
+  bool turned;              /* columns are made of short rows */
   const double *k;
   const char *x;
   lt_dtype type;
   int kept, reduced; /* dimensions */
   axis keep[LT_MAX_RANK], reduce[LT_MAX_RANK];
-  int64_t count;          /* elements, or rows of columns, reduced to one */
-  int64_t block, blocks;  /* how `count` is cut */
-  int64_t width, chunks;  /* how the columns are cut; 1 and 1 by rows */
-  int64_t groups;         /* results, or chunks of columns */
-  lt_cell *partial;       /* states of all blocks; NULL when there is one block */
+  int64_t count;         /* elements, or rows of columns, reduced to one */
+  int64_t block, blocks; /* how `count` is cut */
+  int64_t width, chunks; /* how the last dimension kept is cut */
+  int64_t groups;        /* chunks in all */
+  lt_cell *partial;      /* states of all blocks; NULL when there is one block */
   int outputs;
   lt_tensor *const *results;
 } work;
@@ -87,28 +89,36 @@ static void find_axes(work *w, const lt_tensor *x, const bool out[LT_MAX_RANK]) 
   }
   for (int d = 0; d < x->shape.ndim; d++) {
     axis a = {x->shape.size[d], x->strides[d], to[d]};
-    if (out[d]) w->reduce[w->reduced++] = a;
-    else w->keep[w->kept++] = a;
+    if (out[d])
+      w->reduce[w->reduced++] = a;
+    else
+      w->keep[w->kept++] = a;
   }
   sort_axes(w->keep, w->kept);
   if (!w->fold->ordered) sort_axes(w->reduce, w->reduced);
   w->kept = merge_axes(w->keep, w->kept);
   w->reduced = merge_axes(w->reduce, w->reduced);
   if (w->reduced == 0) w->reduce[w->reduced++] = (axis){1, 0, 0};
+  if (w->kept == 0) w->keep[w->kept++] = (axis){1, 0, 0};
 }
 
-/* By columns where the results' neighbours lie side by side and the reduced elements do not. */
+/* By columns where the results' neighbours lie side by side and the reduced elements do not. A task
+ * takes on neighbouring results along the last dimension that is kept. */
 static void choose(work *w, lt_simd simd) {
-  w->width = w->chunks = 1;
-  w->block = BLOCK;
-  if (w->kept > 0 && w->keep[w->kept - 1].step == 1 && w->reduce[w->reduced - 1].step != 1) {
-    const axis *last = &w->keep[w->kept - 1];
+  const axis *last = &w->keep[w->kept - 1];
+  bool columns = last->step == 1 && w->reduce[w->reduced - 1].step != 1;
+  w->turned = !columns && w->count > 0 && w->count < TURNED && last->size >= SHORT;
+  if (columns || w->turned) {
     w->columns = w->fold->columns[simd][w->type];
-    w->width = last->size < WIDTH ? last->size : WIDTH;
-    w->chunks = (last->size + WIDTH - 1) / WIDTH;
-    w->groups = w->groups / last->size * w->chunks;
-    w->block = BLOCK / w->width;
+    w->width = w->turned && TILE / w->count < WIDTH ? TILE / w->count : WIDTH;
+  } else {
+    w->width = BLOCK / (w->count < 128 ? 128 : w->count);
   }
+  if (w->width < 1) w->width = 1;
+  if (w->width > last->size) w->width = last->size;
+  w->chunks = (last->size + w->width - 1) / w->width;
+  w->groups = w->groups / last->size * w->chunks;
+  w->block = w->columns ? BLOCK / w->width : BLOCK;
   w->blocks = w->count > w->block ? (w->count + w->block - 1) / w->block : 1;
 }
 
@@ -162,27 +172,34 @@ static void fold_columns(const work *w, int64_t n, int64_t base, int64_t first, 
   }
 }
 
+/* All rows of n results at `base`, each row side by side with its neighbours. */
+static void fold_turned(const work *w, int64_t n, int64_t base, lt_cell *state) {
+  _Alignas(64) char buffer[TILE * sizeof(double)];
+  int64_t bytes = lt_dtype_size(w->type), ignored = 0;
+  for (int64_t at = 0; at < w->count; at++) {
+    int64_t from = base;
+    locate(w->reduce, w->reduced, at, &from, &ignored);
+    lt_convert(n, w->type, buffer + at * n * bytes, 1, w->type, w->x + from * bytes,
+               w->keep[w->kept - 1].step);
+  }
+  w->columns(n, w->count, buffer, n, 0, state, w->k);
+}
+
 /* The group's first element in x and in the results, and how many results it has. */
 static int64_t find_group(const work *w, int64_t group, int64_t *from, int64_t *to) {
-  *from = *to = 0;
-  if (!w->columns) {
-    locate(w->keep, w->kept, group, from, to);
-    return 1;
-  }
   const axis *last = &w->keep[w->kept - 1];
-  int64_t first = group % w->chunks * WIDTH;
+  int64_t first = group % w->chunks * w->width;
+  *from = first * last->step;
+  *to = first * last->to;
   locate(w->keep, w->kept - 1, group / w->chunks, from, to);
-  *from += first;
-  *to += first * last->to;
-  return last->size - first < WIDTH ? last->size - first : WIDTH;
+  return last->size - first < w->width ? last->size - first : w->width;
 }
 
 static void store(const work *w, int64_t n, int64_t to, lt_cell *state) {
   if (w->fold->finish) w->fold->finish(n, state, w->count, w->k);
-  int64_t step = w->columns ? w->keep[w->kept - 1].to : 1;
   for (int i = 0; i < w->outputs; i++) {
     lt_dtype type = (lt_dtype)w->results[i]->dtype;
-    lt_convert(n, type, w->results[i]->data + to * lt_dtype_size(type), step,
+    lt_convert(n, type, w->results[i]->data + to * lt_dtype_size(type), w->keep[w->kept - 1].to,
                lt_dtype_is_float(type) ? LT_FLOAT64 : LT_INT64, state + i * n, 1);
   }
 }
@@ -190,22 +207,32 @@ static void store(const work *w, int64_t n, int64_t to, lt_cell *state) {
 static void fold_task(void *argument, int64_t first, int64_t last) {
   const work *w = argument;
   lt_cell own[LT_FOLD_PLANES * WIDTH];
+  int planes = w->fold->planes;
   for (int64_t t = first; t < last; t++) {
     int64_t begin = t % w->blocks * w->block, end = begin + w->block, from, to;
     int64_t n = find_group(w, t / w->blocks, &from, &to);
-    lt_cell *state = w->partial ? w->partial + t * w->fold->planes * w->width : own;
+    lt_cell *state = w->partial ? w->partial + t * planes * w->width : own;
     if (end > w->count) end = w->count;
-    start(w, n, state);
-    if (w->columns) fold_columns(w, n, from, begin, end, state);
-    else fold_rows(w, from, begin, end, state);
+    if (w->columns) {
+      start(w, n, state);
+      if (w->turned)
+        fold_turned(w, n, from, state);
+      else
+        fold_columns(w, n, from, begin, end, state);
+    }
+    for (int64_t j = 0; j < n && !w->columns; j++) {
+      lt_cell one[LT_FOLD_PLANES];
+      start(w, 1, one);
+      fold_rows(w, from + j * w->keep[w->kept - 1].step, begin, end, one);
+      for (int p = 0; p < planes; p++) state[p * n + j] = one[p];
+    }
     if (!w->partial) store(w, n, to, state);
   }
 }
 
 static void merge_task(void *argument, int64_t first, int64_t last) {
   const work *w = argument;
-  lt_fold_merge *merge =
-      lt_dtype_is_float(w->type) ? w->fold->merge_float : w->fold->merge_int;
+  lt_fold_merge *merge = lt_dtype_is_float(w->type) ? w->fold->merge_float : w->fold->merge_int;
   int64_t cells = w->fold->planes * w->width;
   for (int64_t group = first; group < last; group++) {
     int64_t from, to, n = find_group(w, group, &from, &to);
@@ -218,7 +245,11 @@ static void merge_task(void *argument, int64_t first, int64_t last) {
 lt_status lt_reduce(const lt_fold *fold, const double *k, const lt_tensor *x,
                     const bool out[LT_MAX_RANK], int outputs, lt_tensor *const *results) {
   lt_context *ctx = x->ctx;
-  work w = {.fold = fold, .k = k, .x = x->data, .type = (lt_dtype)x->dtype, .outputs = outputs,
+  work w = {.fold = fold,
+            .k = k,
+            .x = x->data,
+            .type = (lt_dtype)x->dtype,
+            .outputs = outputs,
             .results = results};
   find_axes(&w, x, out);
   if (w.groups == 0) return LT_OK;

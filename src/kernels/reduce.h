@@ -32,9 +32,9 @@ typedef void lt_fold_finish(int64_t n, lt_cell *state, int64_t count, const doub
 
 typedef struct lt_fold {
   int planes;
-  bool ordered;                         /* the place of an element matters */
-  lt_cell start_float[LT_FOLD_PLANES];  /* the state of no elements, for float inputs */
-  lt_cell start_int[LT_FOLD_PLANES];    /* and for integers and bool */
+  bool ordered;                        /* the place of an element matters */
+  lt_cell start_float[LT_FOLD_PLANES]; /* the state of no elements, for float inputs */
+  lt_cell start_int[LT_FOLD_PLANES];   /* and for integers and bool */
   lt_fold_row *row[LT_SIMD_COUNT][LT_DTYPE_COUNT];
   lt_fold_columns *columns[LT_SIMD_COUNT][LT_DTYPE_COUNT];
   lt_fold_merge *merge_float, *merge_int;

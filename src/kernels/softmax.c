@@ -14,6 +14,10 @@ enum { LANES = 32, TILE = 512 };
 /* `total` becomes the sum of TERM(i) for i in 0..n-1. */
 #define ADD_UP(total, n, TERM)                                                                     \
   do {                                                                                             \
+    if ((n) < LANES) {                                                                             \
+      for (int64_t i = 0; i < (n); i++) total += (double)TERM(i);                                  \
+      break;                                                                                       \
+    }                                                                                              \
     double lane[LANES] = {0};                                                                      \
     int64_t at = 0;                                                                                \
     for (; at + LANES <= (n); at += LANES) {                                                       \
@@ -24,24 +28,25 @@ enum { LANES = 32, TILE = 512 };
     total += lane[0];                                                                              \
   } while (0)
 
-#define BEYOND(a, b) ((a) > (b) || (a) != (a)) /* NaN wins */
+#define LARGER(a, b) ((a) > (b) ? (a) : (b))
 
+/* The maximum passes NaN over: it comes back in the sum. */
 #define LINES(NAME, TARGET, TYPE)                                                                  \
   TARGET static TYPE maximum_##NAME(int64_t n, const TYPE *x, TYPE sign) {                         \
     TYPE lane[LANES];                                                                              \
     int64_t i = 0;                                                                                 \
+    if (n < LANES) {                                                                               \
+      lane[0] = (TYPE)-INFINITY;                                                                   \
+      for (; i < n; i++) lane[0] = LARGER(sign * x[i], lane[0]);                                   \
+      return lane[0];                                                                              \
+    }                                                                                              \
     for (int l = 0; l < LANES; l++) lane[l] = (TYPE)-INFINITY;                                     \
     for (; i + LANES <= n; i += LANES) {                                                           \
-      for (int l = 0; l < LANES; l++) {                                                            \
-        TYPE value = sign * x[i + l];                                                              \
-        lane[l] = BEYOND(value, lane[l]) ? value : lane[l];                                        \
-      }                                                                                            \
+      for (int l = 0; l < LANES; l++) lane[l] = LARGER(sign * x[i + l], lane[l]);                  \
     }                                                                                              \
-    for (; i < n; i++) lane[0] = BEYOND(sign * x[i], lane[0]) ? sign * x[i] : lane[0];             \
+    for (; i < n; i++) lane[0] = LARGER(sign * x[i], lane[0]);                                     \
     for (int half = LANES / 2; half > 0; half /= 2) {                                              \
-      for (int l = 0; l < half; l++) {                                                             \
-        lane[l] = BEYOND(lane[l + half], lane[l]) ? lane[l + half] : lane[l];                      \
-      }                                                                                            \
+      for (int l = 0; l < half; l++) lane[l] = LARGER(lane[l + half], lane[l]);                    \
     }                                                                                              \
     return lane[0];                                                                                \
   }                                                                                                \
@@ -113,7 +118,11 @@ LINES(f32_avx512, LT_TARGET_AVX512, float)
 LINES(f64_avx512, LT_TARGET_AVX512, double)
 
 #define TABLE(NAME)                                                                                \
-  {{NAME##_f32, NAME##_f64}, {NAME##_f32_avx2, NAME##_f64_avx2}, {NAME##_f32_avx512, NAME##_f64_avx512}}
+  {                                                                                                \
+    {NAME##_f32, NAME##_f64}, {NAME##_f32_avx2, NAME##_f64_avx2}, {                                \
+      NAME##_f32_avx512, NAME##_f64_avx512                                                         \
+    }                                                                                              \
+  }
 
 lt_line_fn *const lt_softmax_lines[LT_SIMD_COUNT][2] = TABLE(softmax);
 lt_line_fn *const lt_log_softmax_lines[LT_SIMD_COUNT][2] = TABLE(log_softmax);

@@ -79,6 +79,10 @@ void lt_sort(lt_dtype type, int64_t n, lt_item *items, lt_item *spare) {
 /* ---- Selecting --------------------------------------------------------------------------- */
 
 void lt_sort_select(lt_dtype type, int64_t n, lt_item *items, int64_t k, lt_item *spare) {
+  if (n <= SHORT) {
+    insert(n, items);
+    return;
+  }
   int64_t begin = 0, end = n; /* items before `begin` are chosen; those up to `end` in question */
   for (int byte = (int)lt_dtype_size(type) - 1; byte >= 0 && begin < k && k < end; byte--) {
     int64_t count[DIGITS] = {0}, below = begin, chosen = begin, equal = 0;
@@ -88,8 +92,10 @@ void lt_sort_select(lt_dtype type, int64_t n, lt_item *items, int64_t k, lt_item
     if (count[pivot] == end - begin) continue;
     for (int64_t i = begin; i < end; i++) {
       unsigned d = digit(&items[i], byte);
-      if (d < pivot) items[chosen++] = items[i];
-      else if (d == pivot) spare[equal++] = items[i];
+      if (d < pivot)
+        items[chosen++] = items[i];
+      else if (d == pivot)
+        spare[equal++] = items[i];
     }
     memcpy(items + chosen, spare, (size_t)equal * sizeof *items);
     begin = chosen;

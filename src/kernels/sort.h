@@ -18,8 +18,8 @@ void lt_sort_items(lt_dtype type, int64_t n, const void *x, bool descending, lt_
 /* Sorts by key; equal keys keep their order. `spare` holds n items too. */
 void lt_sort(lt_dtype type, int64_t n, lt_item *items, lt_item *spare);
 
-/* Brings the k items with the smallest keys, the first of equal ones, to the front, in the order
- * of the line. The others are lost. */
+/* Brings the k items with the smallest keys, the first of equal ones, to the front, equal ones in
+ * their order. The others are lost. */
 void lt_sort_select(lt_dtype type, int64_t n, lt_item *items, int64_t k, lt_item *spare);
 
 #endif

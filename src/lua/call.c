@@ -69,7 +69,8 @@ static void read_list(call *c, int i, int argument) {
   c->inputs = i + (int)n;
 }
 
-/* ---- Options ---------------------------------------------------------------------------------- */
+/* ---- Options ----------------------------------------------------------------------------------
+ */
 
 static void bad_option(const call *c, int at, const lt_option *o, const char *wanted) {
   char what[LT_SHAPE_TEXT + 32];
@@ -234,7 +235,8 @@ static void read_positional(call *c, int at) {
   }
 }
 
-/* ---- The call ----------------------------------------------------------------------------------- */
+/* ---- The call -----------------------------------------------------------------------------------
+ */
 
 /* From here on no Lua error can happen until the numbers' tensors are released again. */
 static lt_status run(call *c, int *outputs) {
@@ -246,8 +248,10 @@ static lt_status run(call *c, int *outputs) {
     bool is_int = lua_isinteger(c->L, i + 1);
     status = lt_tensor_scalar(ctx, 0, is_int ? LT_INT64 : LT_FLOAT64, &made[i]);
     if (status != LT_OK) break;
-    if (is_int) lt_tensor_write_int(made[i], 0, lua_tointeger(c->L, i + 1));
-    else lt_tensor_write(made[i], 0, lua_tonumber(c->L, i + 1));
+    if (is_int)
+      lt_tensor_write_int(made[i], 0, lua_tointeger(c->L, i + 1));
+    else
+      lt_tensor_write(made[i], 0, lua_tonumber(c->L, i + 1));
     made[i]->weak = true;
     c->in[i] = made[i];
   }
@@ -316,7 +320,8 @@ static int call_unary(lua_State *L) {
   return call_op(L);
 }
 
-/* ---- Registering --------------------------------------------------------------------------------- */
+/* ---- Registering
+ * --------------------------------------------------------------------------------- */
 
 static void push_op(lua_State *L, lua_CFunction f, const lt_op *op, int host, int meta) {
   lua_pushvalue(L, host);
@@ -408,8 +413,9 @@ static int list_ops(lua_State *L) {
 
 /* Operators and the ops behind them. */
 static const char *const operators[][2] = {
-    {"__add", "add"}, {"__sub", "sub"},          {"__mul", "mul"},       {"__div", "div"}, {"__pow", "pow"},
-    {"__unm", "neg"}, {"__idiv", "floor_divide"}, {"__mod", "remainder"}, {NULL, NULL}};
+    {"__add", "add"},           {"__sub", "sub"},       {"__mul", "mul"},
+    {"__div", "div"},           {"__pow", "pow"},       {"__unm", "neg"},
+    {"__idiv", "floor_divide"}, {"__mod", "remainder"}, {NULL, NULL}};
 
 void lt_open_ops(lua_State *L, int host, int meta) {
   int module = lua_gettop(L);

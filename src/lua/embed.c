@@ -35,10 +35,8 @@ void luatape_push(lua_State *L, void *data, luatape_dtype dtype, int ndim, const
 static int fill(lua_State *L, lt_host *h, int index, luatape_view *view) {
   const lt_tensor *t = lt_test_tensor(L, h, index);
   if (!t) return 0;
-  *view = (luatape_view){.data = t->data,
-                         .dtype = (luatape_dtype)t->dtype,
-                         .ndim = t->shape.ndim,
-                         .numel = t->numel};
+  *view = (luatape_view){
+      .data = t->data, .dtype = (luatape_dtype)t->dtype, .ndim = t->shape.ndim, .numel = t->numel};
   memcpy(view->shape, t->shape.size, sizeof view->shape);
   memcpy(view->strides, t->strides, (size_t)t->shape.ndim * sizeof *view->strides);
   return 1;

@@ -80,4 +80,5 @@ void lt_open_engine(lua_State *L, int host, int meta) {
                                        {"version", version},
                                        {NULL, NULL}};
   lt_set_functions(L, functions, host, meta);
+  lt_blis_open(); /* now: BLIS aborts the process when its start-up finds no memory */
 }

@@ -57,8 +57,10 @@ void lt_set_functions(lua_State *L, const luaL_Reg *functions, int host, int met
 static int raise_text(lua_State *L, lt_host *h, const char *text) {
   char at[LT_SITE_TEXT];
   lt_site site = find_site(h);
-  if (site.chunk) lua_pushfstring(L, "%s: %s", lt_site_text(h->ctx, site, at), text);
-  else lua_pushstring(L, text);
+  if (site.chunk)
+    lua_pushfstring(L, "%s: %s", lt_site_text(h->ctx, site, at), text);
+  else
+    lua_pushstring(L, text);
   return lua_error(L);
 }
 
@@ -69,7 +71,7 @@ int lt_raise(lua_State *L, lt_host *h, lt_status status) {
 }
 
 int lt_error(lua_State *L, lt_host *h, const char *format, ...) {
-  char text[1024];
+  char text[LT_MESSAGE];
   va_list arguments;
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);

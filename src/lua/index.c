@@ -13,13 +13,15 @@ typedef struct place {
   int64_t first, last, step; /* 0-based, negative from the end; one: first alone */
 } place;
 
-/* ---- Reading an index -------------------------------------------------------------------------- */
+/* ---- Reading an index --------------------------------------------------------------------------
+ */
 
 static int64_t read_place(lua_State *L, lt_host *h, int at, const char *what) {
   int is_int = 0;
   lua_Integer i = lua_type(L, at) == LUA_TNUMBER ? lua_tointegerx(L, at, &is_int) : 0;
   char text[LT_SHAPE_TEXT + 32];
-  if (!is_int) lt_error(L, h, "index: %s must be an integer, got %s", what, lt_what(L, h, at, text));
+  if (!is_int)
+    lt_error(L, h, "index: %s must be an integer, got %s", what, lt_what(L, h, at, text));
   if (i == 0) lt_error(L, h, "index: 0 is no place; they count from 1");
   return i > 0 ? i - 1 : i;
 }
@@ -43,7 +45,8 @@ static place read_entry(lua_State *L, lt_host *h) {
   return p;
 }
 
-/* ---- Views --------------------------------------------------------------------------------------- */
+/* ---- Views
+ * --------------------------------------------------------------------------------------- */
 
 /* Replaces *t (owned) by the result of a view op on it. */
 static lt_status apply(lt_context *ctx, const lt_op *op, const lt_attrs *attrs, lt_tensor **t) {
@@ -78,14 +81,16 @@ static lt_tensor *push_view(lua_State *L, lt_host *h, lt_tensor *t) {
   bool gone;
   char shape[LT_SHAPE_TEXT];
   if (lua_type(L, 2) == LUA_TNUMBER) {
-    if (t->shape.ndim == 0) lt_error(L, h, "index: a 0-d tensor has no elements to index; use item");
+    if (t->shape.ndim == 0)
+      lt_error(L, h, "index: a 0-d tensor has no elements to index; use item");
     place p = {.one = true, .first = read_place(L, h, 2, "it")};
     LT_CHECK(L, h, narrow(h->ctx, &p, 0, slot, &gone));
     return *slot;
   }
   int n = (int)lua_rawlen(L, 2);
   if (n > t->shape.ndim) {
-    lt_error(L, h, "index: %d entries for a tensor of shape %s", n, lt_shape_text(&t->shape, shape));
+    lt_error(L, h, "index: %d entries for a tensor of shape %s", n,
+             lt_shape_text(&t->shape, shape));
   }
   int dim = 0;
   for (int i = 1; i <= n; i++) {
@@ -104,7 +109,8 @@ static lt_tensor *push_view(lua_State *L, lt_host *h, lt_tensor *t) {
   return *slot;
 }
 
-/* ---- __index --------------------------------------------------------------------------------------- */
+/* ---- __index
+ * --------------------------------------------------------------------------------------- */
 
 /* Raises "tensor has no method 'summ' (sum?)": the nearest name is looked up in Lua. */
 static int no_such_field(lua_State *L, lt_host *h, const char *key) {
@@ -145,17 +151,19 @@ static int tensor_index(lua_State *L) {
   if (key->dtype == LT_BOOL) {
     lt_tensor **slot = lt_new_tensor_slot(L, h), *out[LT_MAX_OUTPUTS];
     int outputs;
-    LT_CHECK(L, h, lt_run(h->ctx, &lt_op_masked_select, 2, (lt_tensor *[]){t, key}, NULL, &outputs,
-                          out));
+    LT_CHECK(L, h,
+             lt_run(h->ctx, &lt_op_masked_select, 2, (lt_tensor *[]){t, key}, NULL, &outputs, out));
     *slot = out[0];
     lt_collect_if_due(L, h);
     return 1;
   }
-  return lt_error(L, h, "index: a %s tensor; a mask is bool, rows are taken by t:index_select(dim, i)",
+  return lt_error(L, h,
+                  "index: a %s tensor; a mask is bool, rows are taken by t:index_select(dim, i)",
                   lt_dtype_name((lt_dtype)key->dtype));
 }
 
-/* ---- Assignment -------------------------------------------------------------------------------------- */
+/* ---- Assignment
+ * -------------------------------------------------------------------------------------- */
 
 /* Writes the value at stack index `value` into all of dst. Not recorded. */
 static void write_into(lua_State *L, lt_host *h, lt_tensor *dst, int value) {

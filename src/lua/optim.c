@@ -1,7 +1,7 @@
 /* The optimizer userdata, and what lua/luatape/optim.lua builds the user's interface with. A step
  * walks the tables of gradients and variables side by side and makes one call of the core. */
-#include "optim/optimizer.h"
 #include "lua/host.h"
+#include "optim/optimizer.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -121,8 +121,10 @@ static void give_up(const walk *w, lt_status status) {
 static lt_slot *find_slot(walk *w, const lt_tensor *p) {
   lt_optimizer *o = w->o;
   if (w->next < o->slots && o->slot[w->next].p == p) return &o->slot[w->next++];
-  if (lua_rawgetp(w->L, w->known, p) == LUA_TNUMBER) w->next = (int64_t)lua_tointeger(w->L, -1);
-  else w->stranger = true;
+  if (lua_rawgetp(w->L, w->known, p) == LUA_TNUMBER)
+    w->next = (int64_t)lua_tointeger(w->L, -1);
+  else
+    w->stranger = true;
   lua_pop(w->L, 1);
   return w->stranger ? NULL : &o->slot[w->next - 1];
 }
@@ -211,8 +213,10 @@ static int optimizer_apply(lua_State *L) {
   if (w.stranger || w.o->actives == 0) {
     lt_optimizer_begin(w.o);
     if (w.seen == 0) lt_error(L, h, "apply_gradients: there are no variables");
-    if (w.stranger) lua_pushliteral(L, "new");
-    else lua_pushliteral(L, "none");
+    if (w.stranger)
+      lua_pushliteral(L, "new");
+    else
+      lua_pushliteral(L, "none");
     return 1;
   }
   int64_t bad, count;
@@ -237,7 +241,8 @@ static int optimizer_apply(lua_State *L) {
   return 2;
 }
 
-/* ---- Looking inside --------------------------------------------------------------------------- */
+/* ---- Looking inside ---------------------------------------------------------------------------
+ */
 
 static lt_slot *check_slot(lua_State *L, lt_host *h, lt_optimizer *o) {
   lua_Integer i = luaL_checkinteger(L, 2);
@@ -326,7 +331,8 @@ static int optimizer_moved(lua_State *L) {
   return 2;
 }
 
-/* ---- The rules ---------------------------------------------------------------------------------- */
+/* ---- The rules ----------------------------------------------------------------------------------
+ */
 
 static void push_default(lua_State *L, const lt_rule_option *o, const double *value,
                          const char *key) {
@@ -378,14 +384,19 @@ static int optimizer_rules(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg functions[] = {
-    {"optimizer_rules", optimizer_rules},     {"optimizer_new", optimizer_new},
-    {"optimizer_group", optimizer_group},     {"optimizer_clip", optimizer_clip},
-    {"optimizer_add", optimizer_add},         {"optimizer_find", optimizer_find},
-    {"optimizer_apply", optimizer_apply},     {"optimizer_steps", optimizer_steps},
-    {"optimizer_slot", optimizer_slot},       {"optimizer_states", optimizer_states},
-    {"optimizer_restore", optimizer_restore}, {"optimizer_moved", optimizer_moved},
-    {NULL, NULL}};
+static const luaL_Reg functions[] = {{"optimizer_rules", optimizer_rules},
+                                     {"optimizer_new", optimizer_new},
+                                     {"optimizer_group", optimizer_group},
+                                     {"optimizer_clip", optimizer_clip},
+                                     {"optimizer_add", optimizer_add},
+                                     {"optimizer_find", optimizer_find},
+                                     {"optimizer_apply", optimizer_apply},
+                                     {"optimizer_steps", optimizer_steps},
+                                     {"optimizer_slot", optimizer_slot},
+                                     {"optimizer_states", optimizer_states},
+                                     {"optimizer_restore", optimizer_restore},
+                                     {"optimizer_moved", optimizer_moved},
+                                     {NULL, NULL}};
 
 /* As lt_set_functions, with the optimizers' metatable as the own upvalue. */
 void lt_open_optim(lua_State *L, int host, int meta) {

@@ -110,7 +110,8 @@ static int tape_state(lua_State *L) {
   return 5;
 }
 
-/* ---- Gradients --------------------------------------------------------------------------------- */
+/* ---- Gradients ---------------------------------------------------------------------------------
+ */
 
 /* The tensors of the list at index, in a buffer left on the stack; `false` gives NULL. */
 static lt_tensor **read_tensors(lua_State *L, lt_host *h, int index, int count, const char *name) {
@@ -196,9 +197,7 @@ static int no_grad(lua_State *L) {
 }
 
 /* core.fail(message): raises it with the user's position */
-static int fail(lua_State *L) {
-  return lt_error(L, lt_host_of(L), "%s", luaL_checkstring(L, 1));
-}
+static int fail(lua_State *L) { return lt_error(L, lt_host_of(L), "%s", luaL_checkstring(L, 1)); }
 
 /* core.made_by(t): the op that made a recorded value, or nil */
 static int made_by(lua_State *L) {
@@ -209,7 +208,8 @@ static int made_by(lua_State *L) {
   return 1;
 }
 
-/* ---- custom_gradient ------------------------------------------------------------------------------ */
+/* ---- custom_gradient
+ * ------------------------------------------------------------------------------ */
 
 /* A gradient rule that is a Lua function, kept in the registry. */
 typedef struct rule {
@@ -310,8 +310,13 @@ static int custom(lua_State *L) {
   if (status != LT_OK) release_rule(r);
   LT_CHECK(L, h, status);
   lt_attrs none = {0};
-  lt_call c = {.ctx = h->ctx, .op = &lt_op_custom, .attrs = &none, .inputs = inputs, .in = in,
-               .outputs = 1, .out = {*slot}};
+  lt_call c = {.ctx = h->ctx,
+               .op = &lt_op_custom,
+               .attrs = &none,
+               .inputs = inputs,
+               .in = in,
+               .outputs = 1,
+               .out = {*slot}};
   LT_CHECK(L, h, lt_record(&c, &closure));
   return 1;
 }

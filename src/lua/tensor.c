@@ -106,7 +106,8 @@ void lt_collect_if_due(lua_State *L, lt_host *h) {
   }
 }
 
-/* ---- Values to tensors ------------------------------------------------------------------------ */
+/* ---- Values to tensors ------------------------------------------------------------------------
+ */
 
 lt_dtype lt_check_dtype(lua_State *L, lt_host *h, int index, const char *op) {
   lt_dtype dtype = LT_FLOAT32;
@@ -188,8 +189,10 @@ lt_tensor *lt_push_value(lua_State *L, lt_host *h, int index, int dtype, const c
   const lt_tensor *x = lt_test_tensor(L, h, index);
   lt_shape shape = {0};
   int leaf = lua_type(L, index);
-  if (x) shape = x->shape;
-  else if (leaf == LUA_TTABLE) table_shape(L, h, index, op, &shape, &leaf);
+  if (x)
+    shape = x->shape;
+  else if (leaf == LUA_TTABLE)
+    table_shape(L, h, index, op, &shape, &leaf);
   else if (leaf != LUA_TNUMBER && leaf != LUA_TBOOLEAN) {
     char what[LT_SHAPE_TEXT + 32];
     lt_error(L, h, "%s: takes a number, a table of numbers or a tensor, got %s", op,
@@ -211,7 +214,8 @@ lt_tensor *lt_push_value(lua_State *L, lt_host *h, int index, int dtype, const c
   return *slot;
 }
 
-/* ---- Constructors ------------------------------------------------------------------------------ */
+/* ---- Constructors ------------------------------------------------------------------------------
+ */
 
 /* Reads {dtype =, name =, trainable =}; leaves the name (or nil) on the stack. */
 static void read_options(lua_State *L, lt_host *h, int index, const char *op, int *dtype,
@@ -271,12 +275,16 @@ static int is_tensor(lua_State *L) {
   return 1;
 }
 
-/* ---- Elements ----------------------------------------------------------------------------------- */
+/* ---- Elements -----------------------------------------------------------------------------------
+ */
 
 void lt_push_element(lua_State *L, const lt_tensor *t, int64_t offset) {
-  if (lt_dtype_is_float((lt_dtype)t->dtype)) lua_pushnumber(L, lt_tensor_read(t, offset));
-  else if (t->dtype == LT_BOOL) lua_pushboolean(L, lt_tensor_read_int(t, offset) != 0);
-  else lua_pushinteger(L, lt_tensor_read_int(t, offset));
+  if (lt_dtype_is_float((lt_dtype)t->dtype))
+    lua_pushnumber(L, lt_tensor_read(t, offset));
+  else if (t->dtype == LT_BOOL)
+    lua_pushboolean(L, lt_tensor_read_int(t, offset) != 0);
+  else
+    lua_pushinteger(L, lt_tensor_read_int(t, offset));
 }
 
 /* t:item() */
@@ -357,15 +365,19 @@ static int set(lua_State *L) {
     lt_error(L, h, "set: the value must be a number, got %s", lt_what(L, h, -1, what));
   }
   LT_CHECK(L, h, lt_assign_begin(h->ctx, t, "set"));
-  if (type == LUA_TBOOLEAN) lt_tensor_write_int(t, at, lua_toboolean(L, -1));
-  else if (lua_isinteger(L, -1)) lt_tensor_write_int(t, at, lua_tointeger(L, -1));
-  else lt_tensor_write(t, at, lua_tonumber(L, -1));
+  if (type == LUA_TBOOLEAN)
+    lt_tensor_write_int(t, at, lua_toboolean(L, -1));
+  else if (lua_isinteger(L, -1))
+    lt_tensor_write_int(t, at, lua_tointeger(L, -1));
+  else
+    lt_tensor_write(t, at, lua_tonumber(L, -1));
   LT_CHECK(L, h, lt_assign_end(h->ctx, t, NULL));
   lua_settop(L, 1);
   return 1;
 }
 
-/* ---- Fields --------------------------------------------------------------------------------------- */
+/* ---- Fields
+ * --------------------------------------------------------------------------------------- */
 
 static int length(lua_State *L) {
   lt_host *h = lt_host_of(L);
@@ -429,15 +441,11 @@ void lt_set_field(lua_State *L, lt_host *h, lt_tensor *t, const char *key, int v
 void lt_open_tensor(lua_State *L, int host, int meta) {
   static const luaL_Reg functions[] = {
       {"tensor", tensor_new}, {"variable", variable_new}, {"is_tensor", is_tensor}, {NULL, NULL}};
-  static const luaL_Reg methods[] = {{"item", item},
-                                     {"totable", totable},
-                                     {"get", get},
-                                     {"set", set},
-                                     {"numel", numel},
-                                     {"is_contiguous", is_contiguous},
+  static const luaL_Reg methods[] = {{"item", item},   {"totable", totable},
+                                     {"get", get},     {"set", set},
+                                     {"numel", numel}, {"is_contiguous", is_contiguous},
                                      {NULL, NULL}};
-  static const luaL_Reg metamethods[] = {
-      {"__gc", tensor_gc}, {"__len", length}, {NULL, NULL}};
+  static const luaL_Reg metamethods[] = {{"__gc", tensor_gc}, {"__len", length}, {NULL, NULL}};
   lt_set_functions(L, functions, host, meta);
   lua_getfield(L, meta, "__methods");
   lt_set_functions(L, methods, host, meta);

@@ -216,7 +216,8 @@ LT_UNARY(silu, LT_IN(0), silu_second,
 #define MISH_SLOPE(e) (4 * (e) * ((e) + 1) / (((e) * ((e) + 2) + 2) * ((e) * ((e) + 2) + 2)))
 
 LT_KERNEL_1(mish, x, x *MISH_GATE(MISH_E(x)))
-LT_KERNEL_2(mish_backward, dy, x, dy *(MISH_GATE(MISH_E(x)) + x * MISH_SLOPE(MISH_E(x))))
+LT_KERNEL_2(mish_backward, dy, x,
+            dy *(MISH_GATE(MISH_E(x)) + x * (x > 20 ? 0 : MISH_SLOPE(MISH_E(x)))))
 /* s (1 - t^2) (2 + x (1 - s - 2 t s)) with t = tanh(softplus(x)), s = sigmoid(x) */
 static lt_tensor *mish_second(lt_vjp *v, lt_tensor *x) {
   lt_scope *s = v->s;

@@ -109,7 +109,8 @@ const lt_op lt_op_take_along = {
 
 const lt_op lt_op_put_along = {
     .name = "put_along",
-    .doc = "Zeros, `size` of them along dim, to which x is added at its places; these count from 1.",
+    .doc =
+        "Zeros, `size` of them along dim, to which x is added at its places; these count from 1.",
     .inputs = {{"x", LT_FLOAT}, {"place", LT_INDEX}},
     .options = {{"dim", LT_OPTION_DIM}, {"size", LT_OPTION_INT}},
     .infer = infer_put,

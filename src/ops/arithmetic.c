@@ -100,6 +100,7 @@ const lt_op lt_op_mul = {
     .kernel = &mul_kernel,
     .vjp = mul_vjp,
     .saves = LT_IN(0) | LT_IN(1),
+    .crosswise = true,
     .sample = {"normal(3, 4), normal(3, 4)", "normal(3, 1), normal(2, 1, 4)"},
 };
 

@@ -85,10 +85,10 @@ enum { X, BOUND }; /* inputs: x, and from BOUND on the lower and the upper bound
 enum { MIN, MAX }; /* options, in the same order */
 
 /* In two steps, which compilers turn into two instructions. */
-#define CLAMP_TILE(NAME, TARGET, TYPE, RESULT)                                                     \
+#define CLAMP_TILE(NAME, TARGET, TYPE, RESULT, X, LO, HI)                                          \
   TARGET static void NAME(int64_t n, void *const *p, const double *k) {                            \
     TYPE *restrict y = p[0];                                                                       \
-    const TYPE *x = p[1], *lo = p[2], *hi = p[3];                                                  \
+    const TYPE *x = p[X], *lo = p[LO], *hi = p[HI];                                                \
     (void)k;                                                                                       \
     for (int64_t i = 0; i < n; i++) {                                                              \
       const TYPE low = LARGER(x[i], lo[i]);                                                        \
@@ -96,7 +96,7 @@ enum { MIN, MAX }; /* options, in the same order */
     }                                                                                              \
   }
 
-LT_NUMBER_KERNEL_OF(CLAMP_TILE, clamp)
+LT_NUMBER_KERNEL_OF(CLAMP_TILE, clamp, 1, 2, 3)
 
 static lt_status clamp_infer(lt_call *c) {
   bool any = false;
@@ -221,14 +221,18 @@ const lt_op lt_op_clamp_backward = {
 
 /* ---- where ----------------------------------------------------------------------------------- */
 
-/* A tile that takes operand A where operand MASK holds, else B; by their numbers. */
+/* A tile that takes operand A where operand MASK holds, else B; by their numbers. Both are read, so
+ * that the loop can be vectorised. */
 #define CHOICE_TILE(NAME, TARGET, TYPE, RESULT, MASK, A, B)                                        \
   TARGET static void NAME(int64_t n, void *const *p, const double *k) {                            \
     TYPE *restrict y = p[0];                                                                       \
     const uint8_t *mask = p[MASK];                                                                 \
     const TYPE *a = p[A], *b = p[B];                                                               \
     (void)k;                                                                                       \
-    for (int64_t i = 0; i < n; i++) y[i] = mask[i] ? a[i] : b[i];                                  \
+    for (int64_t i = 0; i < n; i++) {                                                              \
+      const TYPE chosen = a[i], other = b[i];                                                      \
+      y[i] = mask[i] ? chosen : other;                                                             \
+    }                                                                                              \
   }
 
 LT_NUMBER_KERNEL_OF(CHOICE_TILE, where, 1, 2, 3)

@@ -22,11 +22,14 @@ typedef struct dropping {
 #define DROP(NAME, TYPE)                                                                           \
   static void NAME(const dropping *w, int64_t from, int64_t to) {                                  \
     const TYPE *x = w->x, scale = (TYPE)(1 / (1 - w->p));                                          \
+    const float p = (float)w->p;                                                                   \
     TYPE *y = w->y;                                                                                \
-    uint32_t words[4];                                                                             \
-    for (int64_t i = from; i < to; i++) {                                                          \
-      if (i % 4 == 0) lt_philox(w->seed, w->counter + (uint64_t)i / 4, words);                     \
-      y[i] = x[i] * (lt_uniform32(words[i % 4]) >= (float)w->p ? scale : 0);                       \
+    for (int64_t i = from; i < to; i += 4) {                                                       \
+      uint32_t words[4];                                                                           \
+      lt_philox(w->seed, w->counter + (uint64_t)i / 4, words);                                     \
+      for (int j = 0; j < 4 && i + j < to; j++) {                                                  \
+        y[i + j] = x[i + j] * (lt_uniform32(words[j]) >= p ? scale : 0);                           \
+      }                                                                                            \
     }                                                                                              \
   }
 DROP(drop_float32, float)

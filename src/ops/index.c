@@ -8,6 +8,8 @@
 #include "ops/family.h"
 #include "tape/vjp.h"
 
+#include <string.h>
+
 lt_status lt_check_indices(const char *op, const char *what, const lt_tensor *t, int64_t count,
                            const int64_t *skip) {
   enum { TILE = 256 };
@@ -304,25 +306,36 @@ static lt_status meet(lt_call *c, const lt_shape *x, const lt_tensor *mask, lt_s
   return LT_OK;
 }
 
-#define PICK(T)                                                                                    \
+/* Rows of `full` and of the mask; `packed` goes on from element k. Without branches: what the mask
+ * does not name is overwritten by the next element. */
+#define PACK(T)                                                                                    \
   {                                                                                                \
-    T *y = (T *)(void *)packed, *x = (T *)(void *)full + at[0];                                    \
+    T *y = (T *)(void *)packed;                                                                    \
+    const T *x = (const T *)(const void *)full->data + at[0];                                      \
+    for (int64_t i = 0; i < loop.length && k < count; i++) {                                       \
+      y[k * step] = x[i * xs];                                                                     \
+      k += m[i * ms];                                                                              \
+    }                                                                                              \
+  }
+#define UNPACK(T)                                                                                  \
+  {                                                                                                \
+    const T *y = (const T *)(const void *)packed;                                                  \
+    T *x = (T *)(void *)full->data + at[0];                                                        \
     for (int64_t i = 0; i < loop.length; i++) {                                                    \
-      if (unpack)                                                                                  \
-        x[i * xs] = m[i * ms] ? y[k * step] : 0;                                                   \
-      else if (m[i * ms])                                                                          \
-        y[k * step] = x[i * xs];                                                                   \
+      x[i * xs] = y[(k < count ? k : count - 1) * step] * m[i * ms];                               \
       k += m[i * ms];                                                                              \
     }                                                                                              \
   }
 
-/* Copies the masked elements of `full` into `packed`, or back, with zeros between them. */
-static void pick(const lt_tensor *full_tensor, const lt_tensor *mask,
-                 const lt_tensor *packed_tensor, const lt_shape *shape, bool unpack) {
-  char *full = full_tensor->data, *packed = packed_tensor->data;
-  int64_t size = lt_dtype_size((lt_dtype)packed_tensor->dtype), step = packed_tensor->strides[0];
-  int64_t strides[2][LT_MAX_RANK], at[LT_LOOP_OPERANDS], k = 0;
-  const lt_tensor *both[2] = {full_tensor, mask};
+/* Copies the masked elements of `full` into `list`, which has at least one, or back, with zeros
+ * between them. */
+static void pick(const lt_tensor *full, const lt_tensor *mask, const lt_tensor *list,
+                 const lt_shape *shape, bool unpack) {
+  char *packed = list->data;
+  int64_t size = lt_dtype_size((lt_dtype)list->dtype), step = list->strides[0];
+  int64_t count = list->numel, k = 0;
+  int64_t strides[2][LT_MAX_RANK], at[LT_LOOP_OPERANDS];
+  const lt_tensor *both[2] = {full, mask};
   for (int j = 0; j < 2; j++) {
     int shift = shape->ndim - both[j]->shape.ndim;
     for (int d = 0; d < shape->ndim; d++) {
@@ -336,12 +349,18 @@ static void pick(const lt_tensor *full_tensor, const lt_tensor *mask,
   for (int64_t row = 0; row < loop.rows; row++) {
     lt_loop_row(&loop, row, at);
     const uint8_t *m = (const uint8_t *)mask->data + at[1];
-    if (size == 8)
-      PICK(uint64_t)
+    if (size == 8 && unpack)
+      UNPACK(uint64_t)
+    else if (size == 8)
+      PACK(uint64_t)
+    else if (size == 4 && unpack)
+      UNPACK(uint32_t)
     else if (size == 4)
-      PICK(uint32_t)
+      PACK(uint32_t)
+    else if (unpack)
+      UNPACK(uint8_t)
     else
-      PICK(uint8_t)
+      PACK(uint8_t)
   }
 }
 
@@ -397,7 +416,12 @@ static lt_status masked_select_backward_infer(lt_call *c) {
 }
 
 static lt_status masked_select_backward_forward(lt_call *c) {
-  if (c->out[0]->numel > 0) pick(c->out[0], c->in[1], c->in[0], &c->out[0]->shape, true);
+  lt_tensor *dx = c->out[0];
+  size_t bytes = (size_t)(dx->numel * lt_dtype_size((lt_dtype)dx->dtype));
+  if (c->in[0]->numel > 0)
+    pick(dx, c->in[1], c->in[0], &dx->shape, true);
+  else
+    memset(dx->data, 0, bytes);
   return LT_OK;
 }
 

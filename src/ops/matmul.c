@@ -212,24 +212,25 @@ static lt_tensor *flat(lt_vjp *v, lt_tensor *t) {
 
 /* dA = dY B^T, dB = A^T dY, on matrices; lt_give sums the batch where an operand had none. */
 static void matmul_vjp(lt_vjp *v) {
-  lt_tensor *a = v->in[0], *b = v->in[1], *dy = v->dy[0];
-  lt_shape dy_shape = batch_of(&a->shape), other = batch_of(&b->shape), left, right;
+  lt_shape a = lt_input_spec(v, 0).shape, b = lt_input_spec(v, 1).shape;
+  lt_shape dy_shape = batch_of(&a), other = batch_of(&b), left = a, right = b;
   lt_shape_broadcast(&dy_shape, &other);
-  left = a->shape.ndim > 1 ? a->shape : lt_shape_make(2, (int64_t[]){1, a->shape.size[0]});
-  right = b->shape.ndim > 1 ? b->shape : lt_shape_make(2, (int64_t[]){b->shape.size[0], 1});
+  if (a.ndim == 1) left = lt_shape_make(2, (int64_t[]){1, a.size[0]});
+  if (b.ndim == 1) right = lt_shape_make(2, (int64_t[]){b.size[0], 1});
   dy_shape.size[dy_shape.ndim++] = left.size[left.ndim - 2];
   dy_shape.size[dy_shape.ndim++] = right.size[right.ndim - 1];
-  dy = lt_reshape_to(v->s, dy, &dy_shape);
+  lt_tensor *dy = lt_reshape_to(v->s, v->dy[0], &dy_shape);
   if (v->need[0]) {
-    lt_give(v, 0, product(v, dy, transposed(v, lt_reshape_to(v->s, b, &right))));
+    lt_give(v, 0, product(v, dy, transposed(v, lt_reshape_to(v->s, v->in[1], &right))));
   }
   if (!v->need[1]) return;
-  a = lt_reshape_to(v->s, a, &left);
-  if (right.ndim == 2)
-    a = flat(v, a), dy = flat(v, dy); /* the sum over the batch is a product too */
-  lt_tensor *db = product(v, transposed(v, a), dy);
-  if (db && b->shape.ndim == 1) db = lt_reshape_to(v->s, db, &b->shape);
-  lt_give(v, 1, db);
+  lt_tensor *x = lt_reshape_to(v->s, v->in[0], &left);
+  if (right.ndim == 2) { /* the sum over the batch is a product too */
+    x = flat(v, x);
+    dy = flat(v, dy);
+  }
+  lt_tensor *db = product(v, transposed(v, x), dy);
+  lt_give(v, 1, b.ndim == 1 ? lt_reshape_to(v->s, db, &b) : db);
 }
 
 const lt_op lt_op_matmul = {
@@ -242,6 +243,7 @@ const lt_op lt_op_matmul = {
     .forward = matmul_forward,
     .vjp = matmul_vjp,
     .saves = LT_IN(0) | LT_IN(1),
+    .crosswise = true,
     .sample = {"normal(3, 4), normal(4, 2)", "transposed(2, 3), transposed(3, 2)",
                "normal(3), normal(3)", "normal(2, 3, 4), normal(4, 2)",
                "normal(2, 1, 3, 4), normal(3, 4, 2)", "normal(4), normal(2, 4, 3)",
@@ -278,6 +280,7 @@ const lt_op lt_op_mm = {
     .forward = matmul_forward,
     .vjp = matmul_vjp,
     .saves = LT_IN(0) | LT_IN(1),
+    .crosswise = true,
     .sample = {"normal(3, 4), normal(4, 2)", "transposed(2, 3), transposed(3, 2)"},
 };
 
@@ -289,6 +292,7 @@ const lt_op lt_op_bmm = {
     .forward = matmul_forward,
     .vjp = matmul_vjp,
     .saves = LT_IN(0) | LT_IN(1),
+    .crosswise = true,
     .sample = {"normal(2, 3, 4), normal(2, 4, 2)", "normal(2, 3, 4), transposed(2, 4, 2)"},
 };
 
@@ -300,6 +304,7 @@ const lt_op lt_op_mv = {
     .forward = matmul_forward,
     .vjp = matmul_vjp,
     .saves = LT_IN(0) | LT_IN(1),
+    .crosswise = true,
     .sample = {"normal(3, 4), normal(4)", "transposed(3, 4), normal(4)"},
 };
 
@@ -311,6 +316,7 @@ const lt_op lt_op_dot = {
     .forward = matmul_forward,
     .vjp = matmul_vjp,
     .saves = LT_IN(0) | LT_IN(1),
+    .crosswise = true,
     .sample = {"normal(5), normal(5)"},
 };
 
@@ -394,6 +400,7 @@ const lt_op lt_op_linear = {
     .forward = linear_forward,
     .vjp = linear_vjp,
     .saves = LT_IN(0) | LT_IN(1),
+    .crosswise = true,
     .sample = {"normal(3, 4), normal(2, 4), normal(2)", "normal(2, 3, 4), normal(2, 4)",
                "normal(4), transposed(2, 4), normal(2)",
                "transposed(2, 3, 4), normal(1, 4), normal(1)"},

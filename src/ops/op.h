@@ -102,11 +102,12 @@ struct lt_op {
   const struct lt_kernel *kernel;
   /* Gives the gradients of the inputs (lt_give). NULL: the op has no gradient. */
   void (*vjp)(struct lt_vjp *v);
-  uint32_t saves;   /* which tensors the vjp reads: LT_IN(i) | LT_OUT(i) */
-  bool view;        /* forward makes c->out itself, as windows on an input */
-  bool cuts;        /* the gradient ends here on purpose */
-  bool internal;    /* part of another op's gradient; no Lua function */
-  bool function;    /* a Lua function only, no method */
+  uint32_t saves; /* which tensors the vjp reads: LT_IN(i) | LT_OUT(i) */
+  bool crosswise; /* an input is read only for the gradients of the others (a product) */
+  bool view;      /* forward makes c->out itself, as windows on an input */
+  bool cuts;      /* the gradient ends here on purpose */
+  bool internal;  /* part of another op's gradient; no Lua function */
+  bool function;  /* a Lua function only, no method */
   const char *sample[LT_MAX_SAMPLES]; /* arguments as Lua text, for the tests of every op */
 };
 
@@ -117,7 +118,7 @@ struct lt_op {
 const lt_op *const *const *lt_families(void);
 const lt_op *lt_op_find(const char *name);
 
-int lt_op_inputs(const lt_op *op);  /* declared ones */
+int lt_op_inputs(const lt_op *op); /* declared ones */
 int lt_op_options(const lt_op *op);
 int lt_op_option_index(const lt_op *op, const char *name); /* -1: no such */
 

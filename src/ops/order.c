@@ -11,10 +11,10 @@
 /* What a line needs to know. */
 typedef struct order {
   lt_dtype type;
-  int64_t n;    /* elements in the line */
-  int64_t k;    /* taken from it */
+  int64_t n; /* elements in the line */
+  int64_t k; /* taken from it */
   bool descending;
-  bool values;  /* are they asked for, before the places? */
+  bool values; /* are they asked for, before the places? */
 } order;
 
 static int64_t scratch_of(int64_t n) { return 2 * n * (int64_t)sizeof(lt_item); }
@@ -285,8 +285,10 @@ static lt_status searchsorted_infer(lt_call *c) {
     while (low < high) {                                                                           \
       int64_t middle = low + (high - low) / 2;                                                     \
       bool beyond = right ? x[middle] > value : x[middle] >= value;                                \
-      if (beyond) high = middle;                                                                   \
-      else low = middle + 1;                                                                       \
+      if (beyond)                                                                                  \
+        high = middle;                                                                             \
+      else                                                                                         \
+        low = middle + 1;                                                                          \
     }                                                                                              \
     return low;                                                                                    \
   }

@@ -232,13 +232,10 @@ static uint64_t multiply_high(uint64_t a, uint64_t b) {
   return a1 * b1 + (middle >> 32) + (other >> 32);
 }
 
-/* Element i of a stream of integers in 0..count-1 (count 0: all of 2^64). 64 random bits are
- * scaled to the range instead of divided: no number is likelier than another by more than
- * count / 2^64. */
-static uint64_t integer(uint64_t seed, uint64_t first, int64_t i, uint64_t count) {
-  uint32_t words[4];
-  lt_philox(seed, first + (uint64_t)i / 2, words);
-  uint64_t bits = (uint64_t)words[2 * (i % 2)] << 32 | words[2 * (i % 2) + 1];
+/* One of 0..count-1 (count 0: of all 2^64). 64 random bits are scaled to the range instead of
+ * divided: no number is likelier than another by more than count / 2^64. */
+static uint64_t integer(const uint32_t words[2], uint64_t count) {
+  uint64_t bits = (uint64_t)words[0] << 32 | words[1];
   return count ? multiply_high(bits, count) : bits;
 }
 
@@ -256,8 +253,11 @@ static void integers_task(void *argument, int64_t first, int64_t last) {
   int64_t tile[TILE];
   for (int64_t at = first * CHUNK; at < to; at += TILE) {
     int64_t n = to - at < TILE ? to - at : TILE;
-    for (int64_t i = 0; i < n; i++) {
-      tile[i] = (int64_t)((uint64_t)d->low + integer(d->seed, d->first, at + i, d->count));
+    for (int64_t i = 0; i < n; i += 2) {
+      uint32_t words[4];
+      lt_philox(d->seed, d->first + (uint64_t)(at + i) / 2, words);
+      tile[i] = (int64_t)((uint64_t)d->low + integer(words, d->count));
+      tile[i + 1] = (int64_t)((uint64_t)d->low + integer(words + 2, d->count));
     }
     lt_convert(n, d->dtype, d->data + at * lt_dtype_size(d->dtype), 1, LT_INT64, tile, 1);
   }
@@ -321,9 +321,11 @@ static lt_status randperm_forward(lt_call *c) {
   enum { POLL = 1 << 20 };
   int64_t n = c->out[0]->numel, *y = (int64_t *)(void *)c->out[0]->data;
   uint64_t seed = c->ctx->random.seed, first = take(c->ctx, n, 2);
+  uint32_t words[4];
   for (int64_t i = 0; i < n; i++) {
     if (i % POLL == POLL - 1) LT_TRY(lt_check_interrupt(c->ctx));
-    int64_t j = (int64_t)integer(seed, first, i, (uint64_t)i + 1);
+    if (i % 2 == 0) lt_philox(seed, first + (uint64_t)i / 2, words);
+    int64_t j = (int64_t)integer(words + i % 2 * 2, (uint64_t)i + 1);
     y[i] = y[j]; /* i + 1 changes places with one of the first i + 1 */
     y[j] = i + 1;
   }

@@ -1,8 +1,8 @@
 /* Sums, products and tests over one, several or all dimensions, and what all reductions share.
  * The work is done by folds (kernels/fold.c) under one driver (kernels/reduce.c). */
-#include "ops/reduction.h"
 #include "kernels/reduce.h"
 #include "ops/family.h"
+#include "ops/reduction.h"
 
 /* ---- dim and keepdim --------------------------------------------------------------------- */
 
@@ -31,8 +31,10 @@ lt_status lt_reduced_dims(lt_context *ctx, const lt_op *op, const lt_attrs *attr
 static lt_shape reduced_shape(const lt_shape *x, const bool out[LT_MAX_RANK], bool keepdim) {
   lt_shape shape = {0};
   for (int d = 0; d < x->ndim; d++) {
-    if (!out[d]) shape.size[shape.ndim++] = x->size[d];
-    else if (keepdim) shape.size[shape.ndim++] = 1;
+    if (!out[d])
+      shape.size[shape.ndim++] = x->size[d];
+    else if (keepdim)
+      shape.size[shape.ndim++] = 1;
   }
   return shape;
 }
@@ -180,8 +182,8 @@ static void prod_vjp(lt_vjp *v) {
     x = lt_reshape_to(v->s, x, &line);
     dy = lt_reshape_to(v->s, dy, &ones);
   }
-  lt_tensor *others = lt_mul(v->s, product_before(v->s, x, dim, false),
-                             product_before(v->s, x, dim, true));
+  lt_tensor *others =
+      lt_mul(v->s, product_before(v->s, x, dim, false), product_before(v->s, x, dim, true));
   lt_give(v, 0, lt_reshape_to(v->s, lt_mul(v->s, dy, others), &shape));
 }
 

@@ -174,9 +174,9 @@ static lt_status check_fresh(lt_call *c, const lt_tensor *t) {
     return LT_OK;
   }
   char at[LT_SITE_TEXT];
-  return lt_fail(c->ctx, "%s: '%s' was overwritten in place at %s after a tape recorded it [overwritten]",
-                 c->op->name, t->name ? t->name : "unnamed",
-                 lt_site_text(c->ctx, t->block->writer, at));
+  return lt_fail(
+      c->ctx, "%s: '%s' was overwritten in place at %s after a tape recorded it [overwritten]",
+      c->op->name, t->name ? t->name : "unnamed", lt_site_text(c->ctx, t->block->writer, at));
 }
 
 static lt_status check(lt_call *c) {
@@ -229,8 +229,10 @@ lt_status lt_run(lt_context *ctx, const lt_op *op, int inputs, lt_tensor *const 
   lt_call c = {.ctx = ctx, .op = op, .attrs = attrs, .own = &own, .inputs = inputs, .in = in};
   lt_status status = execute(&c);
   for (int i = 0; i < c.outputs; i++) {
-    if (status == LT_OK) out[i] = c.out[i];
-    else lt_tensor_release(c.out[i]);
+    if (status == LT_OK)
+      out[i] = c.out[i];
+    else
+      lt_tensor_release(c.out[i]);
   }
   *outputs = status == LT_OK ? c.outputs : 0;
   return status;

@@ -56,7 +56,7 @@ static lt_tensor *scan1(lt_vjp *v, const lt_op *op, lt_tensor *x, bool reverse) 
     const path *p = argument;                                                                      \
     const TYPE *x = line[0];                                                                       \
     RESULT *y = line[1];                                                                           \
-    STATE sum = START;                                                                                 \
+    STATE sum = START;                                                                             \
     (void)scratch;                                                                                 \
     for (int64_t k = 0, i = p->first; k < p->n; k++, i += p->step) {                               \
       __VA_ARGS__                                                                                  \
@@ -67,11 +67,11 @@ static lt_tensor *scan1(lt_vjp *v, const lt_op *op, lt_tensor *x, bool reverse) 
   SCAN(NAME##_f64, double, double, double, START, __VA_ARGS__)                                     \
   static lt_line_fn *const NAME[LT_DTYPE_COUNT] = {NAME##_f32, NAME##_f64};
 #define NUMBER_SCANS(NAME, START, FLOAT, INTEGER)                                                  \
-  SCAN(NAME##_f32, float, double, float, START, y[i] = (R)(FLOAT);)                            \
-  SCAN(NAME##_f64, double, double, double, START, y[i] = (R)(FLOAT);)                                 \
-  SCAN(NAME##_i64, int64_t, int64_t, int64_t, START, y[i] = (R)(INTEGER);)                            \
-  SCAN(NAME##_i32, int32_t, int64_t, int64_t, START, y[i] = (R)(INTEGER);)                            \
-  SCAN(NAME##_u8, uint8_t, int64_t, int64_t, START, y[i] = (R)(INTEGER);)                             \
+  SCAN(NAME##_f32, float, double, float, START, y[i] = (R)(FLOAT);)                                \
+  SCAN(NAME##_f64, double, double, double, START, y[i] = (R)(FLOAT);)                              \
+  SCAN(NAME##_i64, int64_t, int64_t, int64_t, START, y[i] = (R)(INTEGER);)                         \
+  SCAN(NAME##_i32, int32_t, int64_t, int64_t, START, y[i] = (R)(INTEGER);)                         \
+  SCAN(NAME##_u8, uint8_t, int64_t, int64_t, START, y[i] = (R)(INTEGER);)                          \
   static lt_line_fn *const NAME[LT_DTYPE_COUNT] = {NAME##_f32, NAME##_f64, NAME##_i64,             \
                                                    NAME##_i32, NAME##_u8,  NAME##_u8};
 
@@ -81,9 +81,7 @@ NUMBER_SCANS(cumsum, 0, sum += (double)x[i], sum += x[i])
 
 static lt_status cumsum_forward(lt_call *c) { return run(c, cumsum, false); }
 
-static void cumsum_vjp(lt_vjp *v) {
-  lt_give(v, 0, scan1(v, &lt_op_cumsum_either, v->dy[0], true));
-}
+static void cumsum_vjp(lt_vjp *v) { lt_give(v, 0, scan1(v, &lt_op_cumsum_either, v->dy[0], true)); }
 
 const lt_op lt_op_cumsum = {
     .name = "cumsum",
@@ -286,12 +284,15 @@ const lt_op lt_op_cumprod = {
     const path *p = argument;                                                                      \
     const TYPE *x = line[0];                                                                       \
     TYPE *y = line[1];                                                                             \
-    int64_t *place = line[2], best = 0;                                                            \
+    int64_t *place = line[2], at = 1;                                                              \
+    TYPE best = p->n > 0 ? x[0] : 0;                                                               \
     (void)scratch;                                                                                 \
     for (int64_t i = 0; i < p->n; i++) {                                                           \
-      if (NAN_TEST(x[i]) || (!NAN_TEST(x[best]) && x[i] REACHES x[best])) best = i;                \
-      y[i] = x[best];                                                                              \
-      place[i] = best + 1;                                                                         \
+      bool takes = NAN_TEST(x[i]) || (!NAN_TEST(best) && x[i] REACHES best);                       \
+      best = takes ? x[i] : best;                                                                  \
+      at = takes ? i + 1 : at;                                                                     \
+      y[i] = best;                                                                                 \
+      place[i] = at;                                                                               \
     }                                                                                              \
   }
 #define CUMULATES(NAME, REACHES)                                                                   \
@@ -383,5 +384,4 @@ const lt_op lt_op_logcumsumexp = {
 };
 
 LT_FAMILY(scan, &lt_op_cumsum, &lt_op_cumsum_either, &lt_op_shift, &lt_op_recurrence,
-          &lt_op_cumprod, &lt_op_product_before, &lt_op_cummax, &lt_op_cummin,
-          &lt_op_logcumsumexp)
+          &lt_op_cumprod, &lt_op_product_before, &lt_op_cummax, &lt_op_cummin, &lt_op_logcumsumexp)

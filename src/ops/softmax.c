@@ -108,8 +108,7 @@ static lt_status log_softmax_backward_forward(lt_call *c) {
 /* dx = g - exp(y) sum(g), with a cotangent w. */
 static void log_softmax_backward_vjp(lt_vjp *v) {
   lt_scope *s = v->s;
-  lt_tensor *weighed =
-      lt_mul(s, v->dy[0], lt_exp_difference(s, v->in[1], lt_number(s, 0), false));
+  lt_tensor *weighed = lt_mul(s, v->dy[0], lt_exp_difference(s, v->in[1], lt_number(s, 0), false));
   if (v->need[0]) lt_give(v, 0, lt_sub(s, v->dy[0], sum_line(v, weighed)));
   if (v->need[1]) lt_give(v, 1, lt_neg(s, lt_mul(s, weighed, sum_line(v, v->in[0]))));
 }
@@ -151,8 +150,7 @@ static lt_status logsumexp_forward(lt_call *c) {
 }
 
 static void logsumexp_vjp(lt_vjp *v) {
-  lt_tensor *share =
-      lt_exp_difference(v->s, v->in[0], lt_restore_dims(v, v->out[0]), false);
+  lt_tensor *share = lt_exp_difference(v->s, v->in[0], lt_restore_dims(v, v->out[0]), false);
   lt_give(v, 0, lt_mul(v->s, lt_restore_dims(v, v->dy[0]), share));
 }
 

@@ -267,7 +267,7 @@ LT_UNARY(asinh, LT_IN(0), minus_cubed, .doc = "Inverse hyperbolic sine, element 
          .sample = {"normal(3, 4)"})
 
 LT_PLAIN_KERNEL_1(acosh, x, ACOSH(x))
-LT_KERNEL_2(acosh_backward, dy, x, dy / SQRT((x - 1) * (x + 1)))
+LT_KERNEL_2(acosh_backward, dy, x, dy / SQRT((ABS(x) - 1) * (ABS(x) + 1)))
 LT_UNARY(acosh, LT_IN(0), minus_cubed,
          .doc = "Inverse hyperbolic cosine, element by element; NaN for x < 1.",
          .sample = {"positive(3, 4) + 1"})

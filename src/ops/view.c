@@ -214,9 +214,7 @@ static lt_status transpose_forward(lt_call *c) {
   return window(c, 0, strides);
 }
 
-static void transpose_vjp(lt_vjp *v) {
-  lt_give(v, 0, lt_do1(v->s, v->op, v->attrs, v->dy[0]));
-}
+static void transpose_vjp(lt_vjp *v) { lt_give(v, 0, lt_do1(v->s, v->op, v->attrs, v->dy[0])); }
 
 const lt_op lt_op_transpose = {
     .name = "transpose",

@@ -21,7 +21,12 @@ lt_status lt_assign_end(lt_context *ctx, lt_tensor *t, lt_tensor *source) {
   lt_tensor_written(t, lt_current_site(ctx));
   if (t->variable) return LT_OK;
   lt_attrs none = {0};
-  lt_call c = {.ctx = ctx, .op = &lt_op_assign, .attrs = &none, .inputs = source ? 2 : 1,
-               .in = (lt_tensor *[]){t, source}, .outputs = 1, .out = {t}};
+  lt_call c = {.ctx = ctx,
+               .op = &lt_op_assign,
+               .attrs = &none,
+               .inputs = source ? 2 : 1,
+               .in = (lt_tensor *[]){t, source},
+               .outputs = 1,
+               .out = {t}};
   return lt_record(&c, NULL);
 }

@@ -116,25 +116,30 @@ static void describe(const lt_tape *tape, const lt_tensor *source, const lt_why 
         op, at);
   } else if (IS("reset")) {
     SAY("what was recorded until then was forgotten by tape:reset at %s.\n"
-        "  Run the forward pass after the reset.", at);
+        "  Run the forward pass after the reset.",
+        at);
   } else if (IS("other-tape")) {
     SAY("%s at %s was recorded by another tape, not by the one opened at %s.\n"
-        "  Ask the tape that listened then.", op, at, opened);
+        "  Ask the tape that listened then.",
+        op, at, opened);
   } else if (IS("stopped")) {
     SAY("%s at %s cuts every path.\n  Remove it, or leave %s out of the sources.", op, at, name);
   } else if (IS("unwatched")) {
     SAY("no one watched %s when %s used it at %s.\n"
-        "  Call tape:watch on it first, or make it with lt.variable.", name, op, at);
+        "  Call tape:watch on it first, or make it with lt.variable.",
+        name, op, at);
   } else if (IS("late-watch")) {
     SAY("%s used %s at %s, before tape:watch.\n  Watch it before its first use.", op, name, at);
   } else if (IS("frozen")) {
     SAY("%s is not trainable.\n  Set its trainable to true (m:unfreeze()), or watch it.", name);
   } else if (IS("rebound")) {
     SAY("%s is not a variable but the result of %s at %s: another object than the variable.\n"
-        "  Update variables in place: v:assign_sub(...).", name, op, at);
+        "  Update variables in place: v:assign_sub(...).",
+        name, op, at);
   } else if (IS("int-dtype")) {
     SAY("%s is %s, made at %s; only floats have gradients.\n"
-        "  Make it with {dtype = \"float32\"}.", name, lt_dtype_name((lt_dtype)source->dtype), at);
+        "  Make it with {dtype = \"float32\"}.",
+        name, lt_dtype_name((lt_dtype)source->dtype), at);
   } else if (IS("int-cast")) {
     SAY("every path is cast to an integer or bool at %s.\n  Keep it a float.", at);
   } else if (IS("nondiff-op")) {
@@ -163,7 +168,8 @@ static void write_message(const lt_tape *tape, const lt_tensor *target, const lt
   }
 }
 
-/* ---- The search -------------------------------------------------------------------------------- */
+/* ---- The search --------------------------------------------------------------------------------
+ */
 
 typedef struct search {
   lt_tape *tape;
@@ -173,7 +179,8 @@ typedef struct search {
   lt_ids reached;   /* those from which any nodes lead to a target */
   bool connected;
   lt_node *use;      /* the last node that reads the source itself ... */
-  lt_node *path_use; /* ... and lies on a path to the target, off the tape */
+  lt_node *on_path;  /* ... and lies on a path to the target */
+  lt_node *path_use; /* ... and that off the tape */
 } search;
 
 static lt_status forwards(search *s) {
@@ -194,6 +201,7 @@ static lt_status backwards(search *s, lt_why *why) {
     if (!touches(n, &s->reached, true) || !touches(n, &s->dependent, false)) continue;
     bool reads = uses(n, s->source->id);
     LT_TRY(add_all(ctx, n, &s->reached, false));
+    if (reads && !s->on_path) s->on_path = n;
     if (on_tape) {
       if (touches(n, &s->clean, true)) {
         LT_TRY(add_all(ctx, n, &s->clean, false));
@@ -231,6 +239,9 @@ static void conclude(search *s, lt_why *why) {
   lt_site made = maker ? maker->site : (lt_site){0, 0};
   if (!lt_dtype_is_float((lt_dtype)s->source->dtype)) {
     set(why, "int-dtype", made, maker ? maker->op->name : NULL);
+  } else if (s->connected && s->on_path && !lt_tape_knows(s->tape, s->source)) {
+    bool frozen = s->source->variable && !s->source->trainable;
+    set(why, frozen ? "frozen" : "unwatched", s->on_path->site, s->on_path->op->name);
   } else if (s->connected) {
     set(why, why->cuts ? "partial" : "ok", why->cuts ? why->cut[0].where : made,
         why->cuts ? why->cut[0].op : NULL);

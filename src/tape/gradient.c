@@ -1,7 +1,7 @@
 /* The backward walk: a loop over the tape's nodes, from the last to the first. One table says
  * which values lie on a path from a source (only they get gradients) and what has arrived. */
-#include "tape/vjp.h"
 #include "tape/tape.h"
+#include "tape/vjp.h"
 
 #include <stdlib.h>
 
@@ -130,9 +130,18 @@ static lt_status step_back(table *t, lt_node *n) {
   lt_scope_open(&s, ctx);
   lt_attrs attrs;
   lt_node_attrs(n, &attrs);
-  lt_vjp v = {.ctx = ctx, .s = &s, .op = n->op, .attrs = &attrs, .node = n, .inputs = n->inputs,
-              .outputs = n->outputs, .need = need, .in = room, .dx = room + n->inputs,
-              .out = room + 2 * n->inputs, .dy = room + 2 * n->inputs + n->outputs};
+  lt_vjp v = {.ctx = ctx,
+              .s = &s,
+              .op = n->op,
+              .attrs = &attrs,
+              .node = n,
+              .inputs = n->inputs,
+              .outputs = n->outputs,
+              .need = need,
+              .in = room,
+              .dx = room + n->inputs,
+              .out = room + 2 * n->inputs,
+              .dy = room + 2 * n->inputs + n->outputs};
   for (int i = 0; i < n->inputs; i++) {
     v.in[i] = lt_node_in(n, i)->saved;
     v.dx[i] = NULL;
@@ -181,7 +190,9 @@ static lt_status seed(table *t, lt_tensor *target, lt_tensor *seed_or_null) {
 static lt_status walk(table *t, lt_tape *tape, int targets, lt_tensor *const *target,
                       lt_tensor *const *seeds, int sources, lt_tensor *const *source,
                       lt_tensor **gradients) {
-  for (int i = 0; i < sources; i++) LT_TRY(add(t, source[i]->id, true));
+  for (int i = 0; i < sources; i++) {
+    if (lt_tape_knows(tape, source[i])) LT_TRY(add(t, source[i]->id, true));
+  }
   LT_TRY(mark(t, tape));
   for (int i = 0; i < targets; i++) LT_TRY(seed(t, target[i], seeds ? seeds[i] : NULL));
   for (int64_t k = tape->count - 1; k >= 0; k--) LT_TRY(step_back(t, tape->nodes[k]));

@@ -8,9 +8,7 @@
 static int64_t *sizes_of(const lt_node *n) {
   return (int64_t *)(uintptr_t)&n->edge[n->inputs + n->outputs];
 }
-static lt_word *words_of(const lt_node *n) {
-  return (lt_word *)(void *)(sizes_of(n) + n->sizes);
-}
+static lt_word *words_of(const lt_node *n) { return (lt_word *)(void *)(sizes_of(n) + n->sizes); }
 
 lt_spec lt_edge_spec(const lt_node *n, const lt_edge *e) {
   return (lt_spec){(lt_dtype)e->dtype, lt_shape_make(e->ndim, sizes_of(n) + e->at)};
@@ -94,8 +92,10 @@ lt_node *lt_history_find(const lt_context *ctx, uint64_t id) {
   int64_t low = 0, high = ctx->history.count;
   while (low < high) { /* the last node whose first output is not younger than id */
     int64_t middle = (low + high) / 2;
-    if (lt_node_out(lt_history_at(ctx, middle), 0)->id <= id) low = middle + 1;
-    else high = middle;
+    if (lt_node_out(lt_history_at(ctx, middle), 0)->id <= id)
+      low = middle + 1;
+    else
+      high = middle;
   }
   if (low == 0) return NULL;
   lt_node *n = lt_history_at(ctx, low - 1);
@@ -129,10 +129,14 @@ static uint64_t listeners(const lt_call *c, bool differentiable, lt_reason *reas
   for (int i = 0; i < c->outputs; i++) {
     is_float = is_float || lt_dtype_is_float((lt_dtype)c->out[i]->dtype);
   }
-  if (!connected) *reason = LT_UNCONNECTED;
-  else if (c->op->cuts) *reason = LT_CUT;
-  else if (!differentiable || !is_float) *reason = LT_NO_GRADIENT;
-  else *reason = LT_RECORDED;
+  if (!connected)
+    *reason = LT_UNCONNECTED;
+  else if (c->op->cuts)
+    *reason = LT_CUT;
+  else if (!differentiable || !is_float)
+    *reason = LT_NO_GRADIENT;
+  else
+    *reason = LT_RECORDED;
   return *reason == LT_RECORDED ? connected : 0;
 }
 
@@ -151,7 +155,20 @@ static void fill_edge(lt_edge *e, lt_tensor *t, bool save, lt_node *n, int64_t *
   n->sizes += t->shape.ndim;
 }
 
-static lt_status new_node(lt_call *c, lt_reason reason, lt_node **result) {
+/* Is input i read by the gradient rule, for the tapes that record? */
+static bool saves_input(const lt_call *c, uint64_t tapes, int i) {
+  if (i >= 16 || !(c->op->saves & LT_IN(i))) return false;
+  if (!c->op->crosswise) return true;
+  for (uint64_t left = tapes; left; left &= left - 1) {
+    const lt_tape *tape = c->ctx->tapes[__builtin_ctzll(left)];
+    for (int k = 0; k < c->inputs; k++) {
+      if (k != i && c->in[k] && lt_tape_connects(tape, c->in[k])) return true;
+    }
+  }
+  return false;
+}
+
+static lt_status new_node(lt_call *c, lt_reason reason, uint64_t tapes, lt_node **result) {
   bool heavy = reason == LT_RECORDED;
   int sizes = 0, words = heavy ? 1 + c->attrs->count : 0, edges = c->inputs + c->outputs;
   if (heavy) {
@@ -161,8 +178,8 @@ static lt_status new_node(lt_call *c, lt_reason reason, lt_node **result) {
   if (edges > LT_MAX_EDGES) {
     return lt_fail(c->ctx, "%s: too many tensors (%d)", c->op->name, c->inputs);
   }
-  size_t bytes = sizeof(lt_node) + (size_t)edges * sizeof(lt_edge) +
-                 (size_t)(sizes + words) * sizeof(int64_t);
+  size_t bytes =
+      sizeof(lt_node) + (size_t)edges * sizeof(lt_edge) + (size_t)(sizes + words) * sizeof(int64_t);
   lt_node *n = lt_spare_take(&c->ctx->spare, bytes);
   if (!n) return lt_fail_memory(c->ctx, (long long)bytes);
   *n = (lt_node){.op = c->op,
@@ -175,7 +192,7 @@ static lt_status new_node(lt_call *c, lt_reason reason, lt_node **result) {
   int64_t *list = heavy ? sizes_of(n) : NULL;
   n->sizes = 0; /* counts up again as edges are filled */
   for (int i = 0; i < c->inputs; i++) {
-    fill_edge(lt_node_in(n, i), c->in[i], heavy && i < 16 && (c->op->saves & LT_IN(i)), n, list);
+    fill_edge(lt_node_in(n, i), c->in[i], heavy && saves_input(c, tapes, i), n, list);
   }
   for (int i = 0; i < c->outputs; i++) {
     c->out[i]->id = c->ctx->next_id++;
@@ -195,7 +212,7 @@ lt_status lt_record(lt_call *c, const lt_closure *closure) {
   lt_reason reason;
   uint64_t tapes = listeners(c, c->op->vjp || closure, &reason);
   lt_node *n = NULL;
-  lt_status status = new_node(c, reason, &n);
+  lt_status status = new_node(c, reason, tapes, &n);
   if (closure && (status != LT_OK || !tapes)) closure->release(closure->userdata);
   LT_TRY(status);
   n->site = lt_current_site(ctx);
@@ -221,7 +238,7 @@ lt_status lt_record_source(const lt_op *op, lt_tensor *t) {
   lt_attrs none = {0};
   lt_call c = {.ctx = t->ctx, .op = op, .attrs = &none, .outputs = 1, .out = {t}};
   lt_node *n = NULL;
-  LT_TRY(new_node(&c, LT_UNCONNECTED, &n));
+  LT_TRY(new_node(&c, LT_UNCONNECTED, 0, &n));
   n->site = lt_current_site(t->ctx);
   lt_status status = history_add(t->ctx, n);
   lt_node_release(t->ctx, n);

@@ -37,10 +37,10 @@ typedef struct lt_closure {
 
 typedef struct lt_node {
   const lt_op *op;
-  uint64_t tapes;   /* slots of the tapes that recorded it */
+  uint64_t tapes; /* slots of the tapes that recorded it */
   lt_site site;
-  int32_t refs;     /* the history's and the tapes' */
-  int32_t holders;  /* tapes that still need the values */
+  int32_t refs;    /* the history's and the tapes' */
+  int32_t holders; /* tapes that still need the values */
   int32_t inputs, outputs, sizes, words;
   uint8_t reason; /* an lt_reason */
   lt_closure closure;

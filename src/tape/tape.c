@@ -172,6 +172,11 @@ bool lt_tape_connects(const lt_tape *t, const lt_tensor *x) {
   return lt_ids_has(&t->watched, x->id);
 }
 
+bool lt_tape_knows(const lt_tape *t, const lt_tensor *x) {
+  return (x->variable && x->trainable && t->watch_variables) || lt_ids_has(&t->watched, x->id) ||
+         lt_tape_find(t, x->id);
+}
+
 /* Makes room for one more element. */
 static lt_status reserve(lt_context *ctx, void **list, int64_t count, int64_t *capacity,
                          size_t size) {
@@ -203,8 +208,10 @@ lt_node *lt_tape_find(const lt_tape *t, uint64_t id) {
   int64_t low = 0, high = t->count;
   while (low < high) {
     int64_t middle = (low + high) / 2;
-    if (lt_node_out(t->nodes[middle], 0)->id <= id) low = middle + 1;
-    else high = middle;
+    if (lt_node_out(t->nodes[middle], 0)->id <= id)
+      low = middle + 1;
+    else
+      high = middle;
   }
   if (low == 0) return NULL;
   lt_node *n = t->nodes[low - 1];

@@ -26,10 +26,10 @@ typedef struct lt_tape {
   uint64_t opened_id; /* values with smaller ids are older than the tape ... */
   uint64_t first_id;  /* ... or older than its last reset */
   lt_site opened, consumed_at, reset_at, stopped_at;
-  lt_node **nodes;    /* in the order they ran */
+  lt_node **nodes; /* in the order they ran */
   int64_t count, capacity;
-  lt_ids watched;         /* values given to lt_tape_watch */
-  lt_tensor **variables;  /* trainable variables that were used, in the order of first use */
+  lt_ids watched;        /* values given to lt_tape_watch */
+  lt_tensor **variables; /* trainable variables that were used, in the order of first use */
   int64_t variable_count, variable_capacity;
   lt_ids variable_ids;
 } lt_tape;
@@ -52,6 +52,8 @@ void lt_tape_spend(lt_tape *tape);
 
 /* Does a change of t reach what this tape records? */
 bool lt_tape_connects(const lt_tape *tape, const lt_tensor *t);
+/* May t be a source: did someone watch it, or does the tape know how it was made? */
+bool lt_tape_knows(const lt_tape *tape, const lt_tensor *t);
 lt_status lt_tape_append(lt_tape *tape, lt_node *node);
 lt_status lt_tape_note_variable(lt_tape *tape, lt_tensor *t);
 /* The recorded node that made value `id`, or NULL. */

@@ -65,10 +65,18 @@ lt_tensor *lt_number(lt_scope *s, double value) {
   return lt_keep(s, t);
 }
 
-lt_tensor *lt_add(lt_scope *s, lt_tensor *a, lt_tensor *b) { return lt_do2(s, &lt_op_add, NULL, a, b); }
-lt_tensor *lt_sub(lt_scope *s, lt_tensor *a, lt_tensor *b) { return lt_do2(s, &lt_op_sub, NULL, a, b); }
-lt_tensor *lt_mul(lt_scope *s, lt_tensor *a, lt_tensor *b) { return lt_do2(s, &lt_op_mul, NULL, a, b); }
-lt_tensor *lt_div(lt_scope *s, lt_tensor *a, lt_tensor *b) { return lt_do2(s, &lt_op_div, NULL, a, b); }
+lt_tensor *lt_add(lt_scope *s, lt_tensor *a, lt_tensor *b) {
+  return lt_do2(s, &lt_op_add, NULL, a, b);
+}
+lt_tensor *lt_sub(lt_scope *s, lt_tensor *a, lt_tensor *b) {
+  return lt_do2(s, &lt_op_sub, NULL, a, b);
+}
+lt_tensor *lt_mul(lt_scope *s, lt_tensor *a, lt_tensor *b) {
+  return lt_do2(s, &lt_op_mul, NULL, a, b);
+}
+lt_tensor *lt_div(lt_scope *s, lt_tensor *a, lt_tensor *b) {
+  return lt_do2(s, &lt_op_div, NULL, a, b);
+}
 lt_tensor *lt_neg(lt_scope *s, lt_tensor *a) { return lt_do1(s, &lt_op_neg, NULL, a); }
 lt_tensor *lt_scale(lt_scope *s, lt_tensor *a, double f) { return lt_mul(s, a, lt_number(s, f)); }
 lt_tensor *lt_shift(lt_scope *s, lt_tensor *a, double t) { return lt_add(s, a, lt_number(s, t)); }

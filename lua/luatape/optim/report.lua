@@ -20,8 +20,8 @@ local report = {}
 ---@field reason string? why the gradient is missing, zero or not finite
 local meta = { __name = "luatape.optim.report", __metatable = false }
 
---- What a report was made of, until it is read.
-local made_of = setmetatable({}, { __mode = "k" })
+--- The key under which a report keeps what it will be made of, until it is read.
+local SOURCE = {}
 
 ---@param handle userdata the optimizer in C
 ---@param gs table gradients, as tape:gradient returned them
@@ -29,11 +29,10 @@ local made_of = setmetatable({}, { __mode = "k" })
 ---@param moved boolean
 ---@return luatape.optim.report
 function report.new(handle, gs, vars, moved)
-  local self = {}
-  made_of[self] = {
+  local source = {
     handle = handle, gs = gs, vars = vars, moved = moved, step = core.optimizer_steps(handle),
   }
-  return setmetatable(self, meta)
+  return setmetatable({ [SOURCE] = source }, meta)
 end
 
 local function update_ratio(from, v, g)
@@ -66,9 +65,9 @@ end
 
 --- Fills in the rows.
 local function read(self)
-  local from = made_of[self]
+  local from = rawget(self, SOURCE)
   if not from then return end
-  made_of[self] = nil
+  rawset(self, SOURCE, nil)
   local count = 0
   variables.each(from.vars, from.gs, function(v, g, place)
     local row = row_of(from, v, g, place)
