@@ -51,12 +51,11 @@ for i = 1, iterations do
   local hidden = lt.stop_gradient(model[2](model[1](x)))
   local loss = mean_square_error(model[3](hidden))
   local gradients = tape:gradient(loss, variables)
-  if i == 1 then
-    print(gradients:why(variables[1]))
-  end
+  if i == 1 then print(gradients:why(variables[1])) end
   optimizer:apply_gradients(gradients, variables) -- skips what has no gradient
 end
 for i, v in ipairs(variables) do
   local change = (v - before[i]):abs():max():item()
-  print(("%-16s %s"):format(v.name, change > 0 and ("moved by up to %.4f"):format(change) or "unchanged"))
+  local fate = change > 0 and ("moved by up to %.4f"):format(change) or "unchanged"
+  print(("%-16s %s"):format(v.name, fate))
 end

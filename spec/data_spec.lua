@@ -55,7 +55,7 @@ describe("lt.data.csv", function()
     local texts = { "0", "-0", "+7", "1.", ".5", "00012", "1e0", "1E+2", "1e-02", "4.9e-324",
       "2.4e-324", "2.5e-324", "1.7976931348623157e308", "9007199254740993",
       "9007199254740992.99999999999999999", "1" .. ("0"):rep(400) .. "e-400",
-      "0." .. ("0"):rep(400) .. "1e401", "0e999999999999999999999",
+      "9007199254740993." .. ("0"):rep(900) .. "1", "0." .. ("0"):rep(400) .. "1e401", "0e999999999999999999999",
       "123456789012345678901234567890", "1e-99999999999999999999", ("9"):rep(1000) .. "e-1000" }
     while #texts < 3000 do
       local v = bits("<d", string.pack("<i8", random(0)))
@@ -80,6 +80,8 @@ describe("lt.data.csv", function()
       { "16777219", 16777220 },
       { "16777217.000000000000000001", 16777218 }, -- above the half by less than a double can tell
       { "16777216.999999999999999999", 16777216 },
+      { "6.862309574573241e+19", 6.8623093546709156e+19 }, -- so near that the double is the half
+      { "1.2869819623967e+34", 1.2869819004996981e+34 },
       { "1e-46", 0 },
       { "0.7e-45", 0 },
       { "0.8e-45", 2.0 ^ -149 },
@@ -376,5 +378,19 @@ describe("lt.data.batches", function()
       message(data.batches, { x, drop_last = true }))
     assert.equal("batches: goes into a generic for, and is not called otherwise",
       message(data.batches { x }, nil, x))
+  end)
+end)
+
+describe("lt.data.progress", function()
+  it("counts samples and seconds", function()
+    local progress = data.progress(10)
+    progress:step(4, "")
+    progress:step(3, "")
+    assert.equal(7, progress.done)
+    local elapsed = progress:elapsed()
+    assert.is_true(elapsed > 0 and elapsed < 60 and progress:elapsed() >= elapsed)
+    assert.is_true(progress:rate() > 7 / 60)
+    assert.equal("progress: takes the number of samples to come, got a string",
+      message(data.progress, "10"))
   end)
 end)

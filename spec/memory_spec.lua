@@ -61,11 +61,12 @@ describe("memory", function()
   it("counts live, peak and pooled bytes", function()
     settle()
     local before = lt.memory()
-    local t = lt.zeros(1000, 1000)
+    local held = { lt.zeros(1000, 1000) }
     local with = lt.memory()
     assert.is_true(with.live - before.live >= 4000000 and with.live - before.live < 5000000)
     assert.is_true(with.peak >= with.live)
-    t = nil -- luacheck: ignore
+    assert.equal(1000000, held[1]:numel())
+    held[1] = nil
     settle()
     assert.is_true(lt.memory().live <= before.live)
   end)
@@ -77,6 +78,7 @@ describe("memory", function()
     local views = {}
     for i = 1, 1000 do views[i] = t[i] end
     assert.equal(live, lt.memory().live)
+    assert.equal(1000, #views)
   end)
 
   it("survives an error in the middle of an op's arguments without a leak", function()

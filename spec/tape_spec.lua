@@ -118,17 +118,13 @@ end)
 describe("nested tapes", function()
   it("give derivatives of any order", function()
     local x = lt.variable({ 0.5, 1.5 }, { dtype = "float64" })
-    local t1 <close>, y = lt.tape(), nil
-    do
-      local t2 <close> = lt.tape()
-      do
-        local t3 <close> = lt.tape()
-        y = t3:gradient((x ^ 4):sum(), x)
-      end
-      y = t2:gradient(y:sum(), x)
-    end
-    local third = t1:gradient(y:sum(), x)
-    assert.is_true(lt.allclose(third, x * 24):item())
+    local t1 <close> = lt.tape()
+    local t2 <close> = lt.tape()
+    local t3 <close> = lt.tape()
+    local first = t3:gradient((x ^ 4):sum(), x)
+    local second = t2:gradient(first:sum(), x)
+    local third = t1:gradient(second:sum(), x)
+    assert.is_true(lt.allclose(third, x * 24))
   end)
 
   it("let a persistent tape see the gradients that were taken inside it", function()
@@ -379,6 +375,7 @@ describe("closing", function()
       collectgarbage()
       collectgarbage()
       assert.is_true(lt.memory().live >= before + 11 * 400000)
+      assert.is_true(tape.listening)
     end
     assert.is_true(lt.memory().live <= before + 460000)
     assert.is_true(math.abs(kept:get(1, 1) - math.exp(2)) < 1e-5)

@@ -12,7 +12,7 @@ local function describe(value)
   return lt.is_tensor(value) and "a tensor" or value == nil and "nothing" or "a " .. type(value)
 end
 
---- Checks that options are known and of the type of their defaults, and fills those in.
+--- The options over their defaults; unknown ones are errors.
 local function read_options(op, options, defaults)
   if options == nil then options = {} end
   if type(options) ~= "table" then

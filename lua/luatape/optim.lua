@@ -247,6 +247,7 @@ end
 local deliberate = { stopped = true, frozen = true }
 
 local function warn_of(gs, list)
+  if not warn then return end -- a host without it
   local said = {}
   for _, v in ipairs(list) do
     local text, code = variables.reason(gs, v)
@@ -396,8 +397,24 @@ function Optimizer:state_dict()
   return { step = self.step, state = state, param_groups = groups }
 end
 
+--- Options of a saved group, checked.
+local function read_group(own, number, saved)
+  local options = {}
+  for key, value in pairs(saved) do
+    local option = own.rule.by_name[key]
+    if option then
+      options[key] = check_option(own.rule, option, value)
+    elseif key ~= "params" then
+      fail("load_state_dict: group %d has an option '%s', %s has %s", number, tostring(key),
+        own.rule.name, sorted_keys(own.rule.by_name))
+    end
+  end
+  return options
+end
+
 --- Takes over a snapshot of the same optimizer: what follows is, bit for bit, what would have
---- followed there. Variables not seen yet get their state when they come.
+--- followed there. Variables not seen yet get their state when they come. A learning rate that is
+--- a function stays. All is checked before anything changes.
 ---@param saved table made by state_dict
 function Optimizer:load_state_dict(saved)
   local own = inside[self]
@@ -409,17 +426,7 @@ function Optimizer:load_state_dict(saved)
     fail("load_state_dict: %d parameter groups, this %s has %d", #saved.param_groups,
       own.rule.name, #own.groups)
   end
-  for i, group in ipairs(saved.param_groups) do
-    for key, value in pairs(group) do
-      local option = own.rule.by_name[key]
-      if option then check_option(own.rule, option, value)
-      elseif key ~= "params" then
-        fail("load_state_dict: group %d has an option '%s', %s has %s", i, tostring(key),
-          own.rule.name, sorted_keys(own.rule.by_name))
-      end
-    end
-  end
-  local slots = 0
+  local slots, options = 0, {}
   while core.optimizer_slot(own.core, slots + 1) do slots = slots + 1 end
   for i, state in pairs(saved.state) do
     if type(state) ~= "table" or math.type(state.step) ~= "integer" or state.step < 0 then
@@ -427,11 +434,16 @@ function Optimizer:load_state_dict(saved)
     end
     if i <= slots then core.optimizer_restore(own.core, i, state.step, state, true) end
   end
-  for i, group in ipairs(saved.param_groups) do
-    for key, value in pairs(group) do
-      if key ~= "params" then own.groups[i][key] = value end
+  for i, group in ipairs(saved.param_groups) do options[i] = read_group(own, i, group) end
+  for i, group in ipairs(own.groups) do
+    -- The only group's options are the optimizer's.
+    local target = #own.groups == 1 and own.defaults or inside[group].own
+    for key, value in pairs(options[i]) do
+      inside[group].own[key] = nil
+      target[key] = value
     end
   end
+  configure_all(own)
   core.optimizer_steps(own.core, saved.step)
   own.loaded = {}
   for i, state in pairs(saved.state) do own.loaded[i] = state end

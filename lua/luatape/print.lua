@@ -1,5 +1,5 @@
 --- Showing tensors: aligned columns, long axes elided, a last line with type, shape and name.
-local _, core = ...
+local lt, core = ...
 
 local EDGE = 3 -- entries shown at each end of a long axis
 local LONG = 1000 -- elements from which on axes are elided
@@ -120,6 +120,17 @@ local function tensor_to_string(t)
 end
 
 core.tensor_meta.__tostring = tensor_to_string
+
+--- Is x close to other everywhere: |x - other| <= atol + rtol * |other|? A boolean; true for empty
+--- tensors. PyTorch's allclose.
+---@param x luatape.tensor|number
+---@param other luatape.tensor|number
+---@param options { rtol: number?, atol: number?, equal_nan: boolean? }? defaults 1e-5, 1e-8, false
+---@return boolean
+function lt.allclose(x, other, options)
+  return (lt.isclose(x, other, options or {}):all():item())
+end
+core.tensor_meta.__methods.allclose = lt.allclose
 
 --- The name in `names` nearest to `word`, if one is near (for "did you mean").
 function core.tensor_meta.__nearest(names, word)

@@ -61,6 +61,14 @@ bool lt_shape_broadcast(lt_shape *a, const lt_shape *b) {
   return true;
 }
 
+void lt_broadcast_strides(const lt_shape *own, const int64_t *own_strides, const lt_shape *shape,
+                          int64_t strides[LT_MAX_RANK]) {
+  int shift = shape->ndim - own->ndim;
+  for (int d = 0; d < shape->ndim; d++) {
+    strides[d] = d < shift || own->size[d - shift] == 1 ? 0 : own_strides[d - shift];
+  }
+}
+
 lt_status lt_dim_normalise(lt_context *ctx, const char *op, int64_t dim, int ndim, int *result) {
   int64_t n = ndim ? ndim : 1;
   if (dim < -n || dim >= n) {

@@ -40,6 +40,10 @@ void lt_shape_strides(const lt_shape *s, int64_t strides[LT_MAX_RANK]);
  * Returns false, with `a` untouched, when they do not fit. */
 bool lt_shape_broadcast(lt_shape *a, const lt_shape *b);
 
+/* Strides of an operand seen in the shape it broadcasts to: 0 where it is repeated. */
+void lt_broadcast_strides(const lt_shape *own, const int64_t *own_strides, const lt_shape *shape,
+                          int64_t strides[LT_MAX_RANK]);
+
 /* Turns a dimension given 0-based, or negative from the end, into 0..ndim-1. A 0-d tensor takes
  * 0 and -1, as in PyTorch. The message counts dimensions from 1, as users do. */
 lt_status lt_dim_normalise(lt_context *ctx, const char *op, int64_t dim, int ndim, int *result);

@@ -128,11 +128,8 @@ lt_status lt_tensor_copy(lt_tensor *dst, const lt_tensor *src) {
     LT_TRY(lt_tensor_copy(own, src));
     src = own;
   }
-  int64_t strides[LT_MAX_RANK] = {0};
-  int shift = dst->shape.ndim - src->shape.ndim;
-  for (int i = 0; i < src->shape.ndim; i++) {
-    strides[i + shift] = src->shape.size[i] == 1 ? 0 : src->strides[i];
-  }
+  int64_t strides[LT_MAX_RANK];
+  lt_broadcast_strides(&src->shape, src->strides, &dst->shape, strides);
   lt_copy(&dst->shape, (lt_dtype)dst->dtype, dst->data, dst->strides, (lt_dtype)src->dtype,
           src->data, strides);
   lt_tensor_release(own);

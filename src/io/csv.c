@@ -15,8 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- Numbers ------------------------------------------------------------------------------------
- */
+/* ---- Numbers --------------------------------------------------------------------------------- */
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -47,12 +46,12 @@ static double read_long(const char *first, const char *last, int64_t power, lt_d
   return dtype == LT_FLOAT32 ? (double)strtof(text, NULL) : strtod(text, NULL);
 }
 
-/* Is v, the double nearest to a decimal, possibly not enough to find the float nearest to it? It
- * is not where v is a half between two floats, as the decimal may lie on either side of v. */
+/* Is v, a double in the range of normal floats, a half between two of them? If it stands for a
+ * decimal near it, it does not say which of the two is nearer to that. */
 static bool is_float_half(double v) {
   uint64_t bits;
   memcpy(&bits, &v, sizeof bits);
-  return (bits & 0x1fffffff) == 0x10000000 || (v < FLT_MIN && v != 0);
+  return (bits & 0x1fffffff) == 0x10000000;
 }
 
 /* Reads inf, infinity or nan in any case. */
@@ -125,8 +124,7 @@ static const char *read_number(const char *p, const char *end, lt_dtype dtype, d
   return p;
 }
 
-/* ---- Fields
- * --------------------------------------------------------------------------------------- */
+/* ---- Fields ---------------------------------------------------------------------------------- */
 
 typedef struct reader {
   lt_context *ctx;
@@ -198,8 +196,7 @@ static bool is_number(span field, bool *fits, double *value, lt_dtype dtype) {
   return read_number(field.first, field.last, dtype, value, fits) == field.last;
 }
 
-/* ---- Header
- * --------------------------------------------------------------------------------------- */
+/* ---- Header ---------------------------------------------------------------------------------- */
 
 static bool is_header(const reader *r, span line) {
   if (r->options->header != LT_CSV_HEADER_AUTO) return r->options->header == LT_CSV_HEADER_YES;
@@ -234,8 +231,7 @@ static lt_status copy_names(lt_context *ctx, span line, char separator, char **n
   }
 }
 
-/* ---- Rows
- * ------------------------------------------------------------------------------------------ */
+/* ---- Rows ------------------------------------------------------------------------------------ */
 
 static lt_status fail_field(const reader *r, span field, int64_t column, bool fits) {
   enum { SHOWN = 32 };
@@ -314,8 +310,7 @@ static int64_t count_lines(const char *p, const char *end) {
   return lines;
 }
 
-/* ---- Texts and files
- * ------------------------------------------------------------------------------- */
+/* ---- Texts and files ------------------------------------------------------------------------- */
 
 static lt_status check_options(lt_context *ctx, const lt_csv_options *o) {
   char c = o->separator;

@@ -54,11 +54,11 @@ static const char *kernels_wanted(void) {
 
 /* The casts drop const: BLIS 0.9.0 declares the operands it only reads without it. */
 #define DEFINE(name, type, product)                                                                \
-  static void name(const lt_gemm *g, int threads, bool pack) {                                     \
+  static void name(const lt_gemm *g, bool pack) {                                                  \
     type one = 1, beta = g->accumulate ? 1 : 0;                                                    \
     rntm_t rntm;                                                                                   \
     bli_rntm_init(&rntm);                                                                          \
-    bli_rntm_set_num_threads(threads, &rntm);                                                      \
+    bli_rntm_set_num_threads(1, &rntm);                                                            \
     if (pack) bli_rntm_disable_l3_sup(&rntm); /* BLIS's own way for small products */              \
     product(BLIS_NO_TRANSPOSE, BLIS_NO_TRANSPOSE, g->m, g->n, g->k, &one, (type *)(uintptr_t)g->a, \
             g->a_row, g->a_col, (type *)(uintptr_t)g->b, g->b_row, g->b_col, &beta, g->c,          \
@@ -82,8 +82,8 @@ static void open_once(void) {
   }
   float f[3] = {1, 1, 0};
   double d[3] = {1, 1, 0};
-  product_f32(&(lt_gemm){1, 1, 1, &f[0], 1, 1, &f[1], 1, 1, &f[2], 1, 1, false}, 1, true);
-  product_f64(&(lt_gemm){1, 1, 1, &d[0], 1, 1, &d[1], 1, 1, &d[2], 1, 1, false}, 1, true);
+  product_f32(&(lt_gemm){1, 1, 1, &f[0], 1, 1, &f[1], 1, 1, &f[2], 1, 1, false}, true);
+  product_f64(&(lt_gemm){1, 1, 1, &d[0], 1, 1, &d[1], 1, 1, &d[2], 1, 1, false}, true);
 }
 
 void lt_blis_open(void) {
@@ -107,12 +107,12 @@ bool lt_blis_takes(const lt_gemm *g) {
          takes(g->m, g->n, g->c_row, g->c_col);
 }
 
-void lt_blis_gemm_f32(const lt_gemm *g, int threads) {
+void lt_blis_gemm_f32(const lt_gemm *g) {
   lt_blis_open();
-  product_f32(g, threads, false);
+  product_f32(g, false);
 }
 
-void lt_blis_gemm_f64(const lt_gemm *g, int threads) {
+void lt_blis_gemm_f64(const lt_gemm *g) {
   lt_blis_open();
-  product_f64(g, threads, false);
+  product_f64(g, false);
 }

@@ -62,14 +62,6 @@ static void task(void *argument, int64_t first, int64_t last) {
   }
 }
 
-/* Broadcast strides of an operand seen in the result's shape. */
-static void broadcast_strides(const lt_tensor *t, const lt_shape *shape, int64_t *strides) {
-  int shift = shape->ndim - t->shape.ndim;
-  for (int d = 0; d < shape->ndim; d++) {
-    strides[d] = d < shift || t->shape.size[d - shift] == 1 ? 0 : t->strides[d - shift];
-  }
-}
-
 lt_status lt_elementwise(lt_call *c, const lt_kernel *kernel) {
   work w = {.operands = 1};
   w.tile = kernel->tile[c->ctx->simd][c->dtype];
@@ -89,7 +81,7 @@ lt_status lt_elementwise(lt_call *c, const lt_kernel *kernel) {
   lists[0] = y->strides;
   for (int i = 0; i < c->inputs; i++) {
     int j = w.operands++;
-    broadcast_strides(c->in[i], &y->shape, strides[j]);
+    lt_broadcast_strides(&c->in[i]->shape, c->in[i]->strides, &y->shape, strides[j]);
     w.base[j] = c->in[i]->data;
     w.type[j] = (lt_dtype)c->in[i]->dtype;
     w.as[j] = c->op->inputs[i].accepts == LT_MASK ? LT_BOOL : c->dtype;

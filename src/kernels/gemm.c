@@ -41,7 +41,7 @@ void lt_gemm_f32(const lt_gemm *g, lt_simd simd, int threads) {
   if (g->m <= 0 || g->n <= 0 || g->k <= 0) return;
   const lt_gemm t = tidy(g);
   if (for_blis(&t, blis_from[simd].f32, blis_from[simd].extent)) {
-    lt_blis_gemm_f32(&t, threads);
+    lt_blis_gemm_f32(&t);
   } else {
     lt_gemm_small_f32(&t, simd, threads);
   }
@@ -56,7 +56,7 @@ void lt_gemm_f64(const lt_gemm *g, lt_simd simd, int threads) {
   if (g->m <= 0 || g->n <= 0 || g->k <= 0) return;
   const lt_gemm t = tidy(g);
   if (for_blis(&t, blis_from[simd].f64, blis_from[simd].extent)) {
-    lt_blis_gemm_f64(&t, threads);
+    lt_blis_gemm_f64(&t);
   } else {
     lt_gemm_small_f64(&t, simd, threads);
   }

@@ -34,8 +34,8 @@ typedef struct lt_gemm {
  * stride or level). A forked child must pass 1: libgomp hangs there.
  *
  * Nothing fails. Our side takes 36 KB of stack and no memory, and neither does BLIS once it has
- * been opened; but BLIS and OpenMP take a megabyte or so for a product that runs with more threads
- * than any before, and abort the process if they get none. */
+ * been opened (one thread each: it takes a product for a single thread whatever `threads` says);
+ * OpenMP takes some memory when more threads run than ever before. */
 void lt_gemm_f32(const lt_gemm *g, lt_simd simd, int threads);
 void lt_gemm_f64(const lt_gemm *g, lt_simd simd, int threads);
 

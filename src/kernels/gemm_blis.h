@@ -9,7 +9,7 @@
 bool lt_blis_takes(const lt_gemm *g);
 
 /* C = A B [+ C], for m, n and k of at least 1 and strides that lt_blis_takes. */
-void lt_blis_gemm_f32(const lt_gemm *g, int threads);
-void lt_blis_gemm_f64(const lt_gemm *g, int threads);
+void lt_blis_gemm_f32(const lt_gemm *g);
+void lt_blis_gemm_f64(const lt_gemm *g);
 
 #endif

@@ -43,7 +43,8 @@ static void read_input(call *c, int i, int argument) {
   }
 }
 
-/* A list of tensors: replaces `in` by a buffer that the stack keeps alive. */
+/* A list of tensors. One that does not fit gets a buffer, which stays on the stack above the
+ * arguments. */
 static void read_list(call *c, int i, int argument) {
   lua_State *L = c->L;
   if (lua_type(L, argument) != LUA_TTABLE) {
@@ -54,9 +55,6 @@ static void read_list(call *c, int i, int argument) {
   if (n > LT_MAX_EDGES / 2) lt_error(L, c->h, "%s: too many tensors", c->op->name);
   if (i + n > FEW) {
     lt_tensor **room = lua_newuserdatauv(L, (size_t)(i + n) * sizeof *room, 0);
-    lua_insert(L, 1); /* below the arguments, whose places move up by one */
-    argument++;
-    c->arguments++;
     memcpy(room, c->in, (size_t)i * sizeof *room);
     c->in = room;
   }
@@ -288,13 +286,8 @@ static int call_op(lua_State *L) {
       for (; i < LT_MAX_INPUTS && c.op->inputs[i].name; i++) c.in[c.inputs++] = NULL;
       break;
     }
-    if (input->list) {
-      int before = c.arguments;
-      read_list(&c, i, at);
-      at += c.arguments - before;
-    } else {
-      read_input(&c, i, at);
-    }
+    if (input->list) read_list(&c, i, at);
+    else read_input(&c, i, at);
   }
   read_positional(&c, at);
   int outputs;

@@ -295,6 +295,7 @@ static int optimizer_restore(lua_State *L) {
   lt_optimizer *o = check_optimizer(L, h);
   lt_slot *s = check_slot(L, h, o);
   lua_Integer steps = luaL_checkinteger(L, 3);
+  lua_settop(L, 5);
   lt_tensor *from[LT_RULE_STATES] = {NULL};
   luaL_checktype(L, 4, LUA_TTABLE);
   for (int i = 0; i < LT_RULE_STATES && o->rule->states[i]; i++) {

@@ -67,9 +67,8 @@ static void maximum_backward_vjp(lt_vjp *v) {
 
 const lt_op lt_op_maximum_backward = {
     .name = "maximum_backward",
-    .doc =
-        "Gradient of maximum in x: dy where x is larger or either is NaN, half of it where they "
-        "are equal, 0 where x is smaller. With x and other exchanged, of minimum in other's place.",
+    .doc = "Gradient of maximum in x: dy where x is larger or either is NaN, half of it where they "
+           "are equal, 0 where x is smaller. Of minimum too, with x and other exchanged.",
     .inputs = {{"dy", LT_FLOAT}, {"x", LT_FLOAT}, {"other", LT_FLOAT}},
     .infer = lt_infer_elementwise,
     .kernel = &maximum_backward_kernel,

@@ -76,40 +76,5 @@ const lt_op lt_op_isclose = {
     .sample = {"normal(3, 4), normal(3, 4)", "normal(3, 4), normal(4), {rtol = 0.5, atol = 0.1}"},
 };
 
-/* ---- allclose ----------------------------------------------------------------------------------
- */
-
-static lt_status allclose_infer(lt_call *c) {
-  LT_TRY(isclose_infer(c));
-  c->result[0].shape.ndim = 0;
-  return LT_OK;
-}
-
-static lt_status allclose_forward(lt_call *c) {
-  LT_TRY(lt_infer_predicate(c)); /* once more, for the shape of the single answers */
-  lt_call each = *c;
-  LT_TRY(lt_tensor_new(c->ctx, c->op->name, LT_BOOL, &c->result[0].shape, &each.out[0]));
-  lt_status status = lt_elementwise(&each, &isclose_kernel);
-  if (status == LT_OK) {
-    bool all = each.out[0]->numel == 0 || !memchr(each.out[0]->data, 0, (size_t)each.out[0]->numel);
-    lt_tensor_write_int(c->out[0], 0, all);
-  }
-  lt_tensor_release(each.out[0]);
-  return status;
-}
-
-const lt_op lt_op_allclose = {
-    .name = "allclose",
-    .doc = "Is x close to other everywhere (isclose)? One bool, true for empty tensors.",
-    .inputs = {{"x", LT_ANY}, {"other", LT_ANY}},
-    .options = {{"rtol", LT_OPTION_NUMBER, .value = 1e-5},
-                {"atol", LT_OPTION_NUMBER, .value = 1e-8},
-                {"equal_nan", LT_OPTION_BOOL}},
-    .infer = allclose_infer,
-    .forward = allclose_forward,
-    .sample = {"normal(3, 4), normal(3, 4)", "normal(3, 4), normal(4), {rtol = 0.5, atol = 0.1}"},
-};
-
 LT_FAMILY(compare, &lt_op_eq, &lt_op_ne, &lt_op_lt, &lt_op_le, &lt_op_gt, &lt_op_ge,
-          &lt_op_logical_and, &lt_op_logical_or, &lt_op_logical_xor, &lt_op_isclose,
-          &lt_op_allclose)
+          &lt_op_logical_and, &lt_op_logical_or, &lt_op_logical_xor, &lt_op_isclose)

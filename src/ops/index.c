@@ -337,11 +337,7 @@ static void pick(const lt_tensor *full, const lt_tensor *mask, const lt_tensor *
   int64_t strides[2][LT_MAX_RANK], at[LT_LOOP_OPERANDS];
   const lt_tensor *both[2] = {full, mask};
   for (int j = 0; j < 2; j++) {
-    int shift = shape->ndim - both[j]->shape.ndim;
-    for (int d = 0; d < shape->ndim; d++) {
-      bool stretched = d < shift || both[j]->shape.size[d - shift] == 1;
-      strides[j][d] = stretched ? 0 : both[j]->strides[d - shift];
-    }
+    lt_broadcast_strides(&both[j]->shape, both[j]->strides, shape, strides[j]);
   }
   lt_loop loop;
   lt_loop_build(&loop, shape, 2, (const int64_t *const[]){strides[0], strides[1]});

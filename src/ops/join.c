@@ -85,6 +85,7 @@ static void cat_vjp(lt_vjp *v) {
 
 const lt_op lt_op_cat = {
     .name = "cat",
+    .function = true,
     .doc = "The tensors of a list one behind the other along dimension dim, in which alone they "
            "may differ; of the dtype in which they meet.",
     .inputs = {{"tensors", LT_ANY, .list = true}},
@@ -137,6 +138,7 @@ static void stack_vjp(lt_vjp *v) {
 
 const lt_op lt_op_stack = {
     .name = "stack",
+    .function = true,
     .doc = "The tensors of a list, all of one shape, as the slices of a new dimension at place "
            "dim of the result; of the dtype in which they meet.",
     .inputs = {{"tensors", LT_ANY, .list = true}},

@@ -101,11 +101,7 @@ static lt_status mse_loss_forward(lt_call *c) {
   lt_shape_strides(&shape, strides[0]);
   for (int j = 0; j < 2; j++) {
     const lt_tensor *x = c->in[j];
-    int shift = shape.ndim - x->shape.ndim;
-    for (int d = 0; d < shape.ndim; d++) {
-      bool stretched = d < shift || x->shape.size[d - shift] == 1;
-      strides[1 + j][d] = stretched ? 0 : x->strides[d - shift];
-    }
+    lt_broadcast_strides(&x->shape, x->strides, &shape, strides[1 + j]);
     w.data[j] = x->data;
     w.stored[j] = (lt_dtype)x->dtype;
   }

@@ -54,27 +54,48 @@ static void products_task(void *argument, int64_t first, int64_t last) {
   }
 }
 
-/* A product of more operations than this runs in slabs of rows, with a look at the interrupt flag
- * between them: some tenths of a second each. The slabs follow from the sizes alone. */
-static const double SLAB = (double)((int64_t)1 << 31);
+/* A product of more operations than this is cut into slabs: the threads' tasks, and the steps
+ * between two looks at the interrupt flag. The slabs follow from the sizes alone. Inside a slab
+ * BLIS runs one thread: its own spin at barriers, and on a busy machine wait for one another for
+ * seconds. */
+static const double CUT = (double)((int64_t)1 << 22);
 
+typedef struct slabs {
+  const products *p;
+  lt_gemm g;
+  bool rows;      /* along m, or along n */
+  int64_t extent; /* rows or columns of a slab */
+} slabs;
+
+static void slabs_task(void *argument, int64_t first, int64_t last) {
+  const slabs *s = argument;
+  for (int64_t i = first; i < last; i++) {
+    lt_gemm g = s->g;
+    int64_t at = i * s->extent, *size = s->rows ? &g.m : &g.n;
+    int64_t c_step = s->rows ? g.c_row : g.c_col;
+    *size = *size - at < s->extent ? *size - at : s->extent;
+    if (s->rows)
+      g.a = shifted(s->p, g.a, at * g.a_row);
+    else
+      g.b = shifted(s->p, g.b, at * g.b_col);
+    g.c = (char *)g.c + at * c_step * lt_dtype_size(s->p->dtype);
+    multiply(s->p, &g, 1);
+  }
+}
+
+/* Slabs of at most 512, an even number of them. */
 static lt_status in_slabs(lt_context *ctx, const products *p, lt_gemm g) {
-  enum { ROWS = 64 };
-  int64_t m = g.m, rows = m;
-  int threads = lt_threads_for(ctx, (int64_t)(operations(&g) < 0x1p60 ? operations(&g) : 0x1p60));
-  if (operations(&g) > SLAB) {
-    rows = (int64_t)(SLAB / operations(&g) * (double)m) / ROWS * ROWS;
-    if (rows < ROWS) rows = ROWS;
+  enum { PAIR = 1024, ALIGN = 32 };
+  double work = operations(&g) < 0x1p60 ? operations(&g) : 0x1p60;
+  if (work <= CUT) {
+    multiply(p, &g, lt_threads_for(ctx, (int64_t)work));
+    return LT_OK;
   }
-  for (int64_t first = 0; first < m; first += rows) {
-    if (first > 0) LT_TRY(lt_check_interrupt(ctx));
-    lt_gemm slab = g;
-    slab.m = m - first < rows ? m - first : rows;
-    slab.a = shifted(p, g.a, first * g.a_row);
-    slab.c = (char *)g.c + first * g.c_row * lt_dtype_size(p->dtype);
-    multiply(p, &slab, threads);
-  }
-  return LT_OK;
+  slabs s = {.p = p, .g = g, .rows = g.m >= g.n};
+  int64_t whole = s.rows ? g.m : g.n, count = 2 * ((whole + PAIR - 1) / PAIR);
+  s.extent = (whole + count - 1) / count;
+  s.extent = (s.extent + ALIGN - 1) / ALIGN * ALIGN;
+  return lt_parallel(ctx, (whole + s.extent - 1) / s.extent, (int64_t)work, slabs_task, &s);
 }
 
 /* Rows of A that continue from matrix to matrix, against one B for all, are one tall matrix. */
@@ -102,8 +123,8 @@ static lt_status run(lt_context *ctx, products *p) {
   double each = operations(&p->g);
   if (p->g.m == 0 || p->g.n == 0 || count == 0) return LT_OK;
   lt_blis_open();
-  bool large = lt_threads_for(ctx, (int64_t)(each < SLAB ? each : SLAB)) > 1;
-  if (each <= SLAB && count > 1 && (!large || count >= 4 * (int64_t)ctx->threads)) {
+  bool large = lt_threads_for(ctx, (int64_t)(each < CUT ? each : CUT)) > 1;
+  if (each <= CUT && count > 1 && (!large || count >= 4 * (int64_t)ctx->threads)) {
     double all = each * (double)count + (double)count;
     return lt_parallel(ctx, count, (int64_t)(all < 0x1p60 ? all : 0x1p60), products_task, p);
   }

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-/* The same in gradient rules. */
+/* The dimension in option `option`, in gradient rules. */
 static int rule_dim(const lt_vjp *v, int option) {
   int64_t dim = lt_get_int(v->attrs, v->op, option);
   return (int)(dim < 0 ? dim + lt_input_spec(v, 0).shape.ndim : dim);
@@ -130,9 +130,7 @@ static lt_status slice_infer(lt_call *c) {
   int64_t step = lt_get_int(c->attrs, c->op, SLICE_STEP);
   LT_TRY(lt_indexed_dim(c, SLICE_DIM, &dim));
   if (step < 1) {
-    return lt_fail(c->ctx,
-                   "slice: step must be at least 1, got %lld (flip turns a dimension round)",
-                   (long long)step);
+    return lt_fail(c->ctx, "slice: step must be at least 1, got %lld", (long long)step);
   }
   range r = slice_range(c->attrs, c->op, dim, c->in[0]->shape.size[dim]);
   range_infer(c, &r);

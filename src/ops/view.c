@@ -93,11 +93,8 @@ static lt_status expand_infer(lt_call *c) {
 
 static lt_status expand_forward(lt_call *c) {
   const lt_tensor *x = c->in[0];
-  int shift = c->result[0].shape.ndim - x->shape.ndim;
-  int64_t strides[LT_MAX_RANK] = {0};
-  for (int d = 0; d < x->shape.ndim; d++) {
-    strides[d + shift] = x->shape.size[d] == 1 ? 0 : x->strides[d];
-  }
+  int64_t strides[LT_MAX_RANK];
+  lt_broadcast_strides(&x->shape, x->strides, &c->result[0].shape, strides);
   return window(c, 0, strides);
 }
 

@@ -83,10 +83,27 @@ functions.Dropout = Dropout
 --- Merges the dimensions start_dim (default 2: all but the batch's) to end_dim (default -1).
 local Flatten = module.new("Flatten", function(self, options)
   options = module.check_options("Flatten", options, { start_dim = true, end_dim = true })
+  for name, dim in pairs(options) do
+    if math.type(dim) ~= "integer" or dim == 0 then
+      module.fail("Flatten: %s must be a dimension, got %s", name, tostring(dim))
+    end
+  end
   self.start_dim, self.end_dim = options.start_dim or 2, options.end_dim or -1
 end)
 function Flatten:forward(x)
-  return (lt.flatten(x, { start_dim = self.start_dim, end_dim = self.end_dim }))
+  local shape, ndim = x.shape, x.ndim
+  local first = self.start_dim < 0 and self.start_dim + ndim + 1 or self.start_dim
+  local last = self.end_dim < 0 and self.end_dim + ndim + 1 or self.end_dim
+  if first < 1 or last > ndim or first > last then
+    module.fail("Flatten: dims %d to %d do not fit a tensor of %d dimensions", self.start_dim,
+      self.end_dim, ndim)
+  end
+  local merged = 1
+  for d = first, last do merged = merged * shape[d] end
+  local sizes = { table.unpack(shape, 1, first - 1) }
+  sizes[first] = merged
+  table.move(shape, last + 1, ndim, first + 1, sizes)
+  return (x:reshape(sizes))
 end
 function Flatten:extra_repr()
   return ("start_dim=%d, end_dim=%d"):format(self.start_dim, self.end_dim)

@@ -370,11 +370,12 @@ local function call_forward(self)
 end
 
 --- A class of modules. Calling it makes a module and runs constructor(self, ...); parameters and
---- modules that are assigned to its fields are found by themselves, in that order. The class's
---- forward is what calling a module does.
+--- modules that are assigned to its fields are found by themselves, in that order (Lua carries out
+--- `self.a, self.b = x, y` from right to left). The class's forward is what calling a module does.
 ---
 ---     local Net = nn.module("Net", function(self, hidden)
----       self.first, self.second = nn.Linear(2, hidden), nn.Linear(hidden, 1)
+---       self.first = nn.Linear(2, hidden)
+---       self.second = nn.Linear(hidden, 1)
 ---     end)
 ---     function Net:forward(x) return (self.second(self.first(x):tanh())) end
 ---     local net = Net(16)
