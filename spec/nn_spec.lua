@@ -386,6 +386,13 @@ describe("nn: modules without parameters", function()
       "GELU: unknown option 'aproximate'; it has approximate")
   end)
 
+  it("all have their op", function()
+    for name in ("ReLU Tanh Sigmoid GELU Softmax LogSoftmax Softmin SiLU ELU SELU LeakyReLU ReLU6 "
+      .. "Softplus Softsign Mish Hardswish Hardsigmoid Hardtanh LogSigmoid GLU"):gmatch "%S+" do
+      assert.is_true(lt.is_tensor(nn[name]()(x)), name)
+    end
+  end)
+
   it("are losses too", function()
     local labels = lt.tensor({ 1, 2 }, { dtype = "int64" })
     assert.is_true(equal(nn.MSELoss()(x, x * 0), lt.mse_loss(x, x * 0)))

@@ -28,6 +28,12 @@ void lt_loop_build(lt_loop *loop, const lt_shape *shape, int operands,
 }
 
 void lt_loop_row(const lt_loop *loop, int64_t row, int64_t offset[LT_LOOP_OPERANDS]) {
+  if (loop->ndim <= 1) { /* most are: no division */
+    for (int k = 0; k < loop->operands; k++) {
+      offset[k] = loop->ndim == 1 ? row * loop->stride[0][k] : 0;
+    }
+    return;
+  }
   for (int k = 0; k < loop->operands; k++) offset[k] = 0;
   for (int d = loop->ndim - 1; d >= 0; d--) {
     int64_t i = row % loop->size[d];

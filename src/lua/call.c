@@ -286,8 +286,10 @@ static int call_op(lua_State *L) {
       for (; i < LT_MAX_INPUTS && c.op->inputs[i].name; i++) c.in[c.inputs++] = NULL;
       break;
     }
-    if (input->list) read_list(&c, i, at);
-    else read_input(&c, i, at);
+    if (input->list)
+      read_list(&c, i, at);
+    else
+      read_input(&c, i, at);
   }
   read_positional(&c, at);
   int outputs;

@@ -85,6 +85,7 @@ int64_t lt_reduced_count(const lt_vjp *v) {
 }
 
 lt_tensor *lt_restore_dims(lt_vjp *v, lt_tensor *t) {
+  if (t && t->shape.ndim == 0) return t; /* broadcasts as it is */
   lt_shape kept = kept_shape(v);
   return lt_reshape_to(v->s, t, &kept);
 }

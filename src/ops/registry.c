@@ -7,9 +7,10 @@
 #define FAMILIES(F)                                                                                \
   F(arithmetic)                                                                                    \
   F(unary)                                                                                         \
-  F(round) F(special) F(activation) F(gated) F(dropout) F(power) F(binary) F(compare) F(choose)    \
-      F(view) F(reduce) F(statistics) F(extremum) F(scan) F(softmax) F(order) F(along) F(source)   \
-          F(cast) F(random) F(slice) F(index) F(join) F(matmul) F(loss) F(cross_entropy)
+  F(round)                                                                                         \
+  F(special) F(activation) F(gated) F(dropout) F(power) F(binary) F(compare) F(choose) F(view)     \
+      F(reduce) F(statistics) F(extremum) F(scan) F(softmax) F(order) F(along) F(source) F(cast)   \
+          F(random) F(slice) F(index) F(join) F(matmul) F(loss) F(cross_entropy)
 
 #define DECLARE(NAME) extern const lt_op *const lt_family_##NAME[];
 FAMILIES(DECLARE)

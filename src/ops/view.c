@@ -18,11 +18,13 @@ static lt_status reshape_infer(lt_call *c) {
   int n, guess = -1;
   const int64_t *list = lt_get_list(c->attrs, c->op, RESHAPE_SHAPE, &n);
   lt_shape shape = lt_shape_make(n, list);
+  const lt_shape asked = shape;
   char from[LT_SHAPE_TEXT], to[LT_SHAPE_TEXT];
-  lt_shape_text(&shape, to);
   for (int i = 0; i < n; i++) {
     if (shape.size[i] != -1) continue;
-    if (guess >= 0) return lt_fail(c->ctx, "reshape: only one size can be -1 (%s)", to);
+    if (guess >= 0) {
+      return lt_fail(c->ctx, "reshape: only one size can be -1 (%s)", lt_shape_text(&asked, to));
+    }
     guess = i;
     shape.size[i] = 1;
   }
@@ -31,7 +33,7 @@ static lt_status reshape_infer(lt_call *c) {
   if (guess >= 0 && rest > 0 && x->numel % rest == 0) shape.size[guess] = x->numel / rest;
   if (lt_shape_numel(&shape) != x->numel || (guess >= 0 && rest == 0)) {
     return lt_fail(c->ctx, "reshape: %s (%lld elements) cannot become %s",
-                   lt_shape_text(&x->shape, from), (long long)x->numel, to);
+                   lt_shape_text(&x->shape, from), (long long)x->numel, lt_shape_text(&asked, to));
   }
   c->result[0] = (lt_spec){(lt_dtype)x->dtype, shape};
   return LT_OK;
@@ -75,8 +77,8 @@ static lt_status expand_infer(lt_call *c) {
   int n;
   const int64_t *list = lt_get_list(c->attrs, c->op, EXPAND_SIZE, &n);
   lt_shape shape = lt_shape_make(n, list);
+  const lt_shape asked = shape;
   char from[LT_SHAPE_TEXT], to[LT_SHAPE_TEXT];
-  lt_shape_text(&shape, to);
   bool fits = n >= x->shape.ndim;
   for (int d = 0; fits && d < n; d++) {
     int64_t own = d < n - x->shape.ndim ? 1 : x->shape.size[d - (n - x->shape.ndim)];
@@ -84,7 +86,8 @@ static lt_status expand_infer(lt_call *c) {
     fits = own == 1 || own == shape.size[d];
   }
   if (!fits) {
-    return lt_fail(c->ctx, "expand: %s does not stretch to %s", lt_shape_text(&x->shape, from), to);
+    return lt_fail(c->ctx, "expand: %s does not stretch to %s", lt_shape_text(&x->shape, from),
+                   lt_shape_text(&asked, to));
   }
   LT_TRY(lt_shape_check(c->ctx, "expand", &shape));
   c->result[0] = (lt_spec){(lt_dtype)x->dtype, shape};

@@ -11,10 +11,13 @@ typedef struct cell {
   bool source; /* asked for: kept to the end */
 } cell;
 
+enum { FEW_CELLS = 128 };
+
 typedef struct table {
   lt_context *ctx;
   cell *cells; /* open addressing */
   int64_t count, capacity;
+  cell few[FEW_CELLS]; /* enough for small models */
 } table;
 
 static cell *find(const table *t, uint64_t id) {
@@ -25,15 +28,22 @@ static cell *find(const table *t, uint64_t id) {
 
 static bool has(const table *t, uint64_t id) { return find(t, id)->id == id && id != 0; }
 
+static void open_table(table *t, lt_context *ctx) {
+  *t = (table){.ctx = ctx, .capacity = FEW_CELLS};
+  t->cells = t->few;
+}
+
 static lt_status grow(table *t) {
-  table bigger = {.ctx = t->ctx, .count = t->count, .capacity = t->capacity ? 2 * t->capacity : 64};
-  bigger.cells = calloc((size_t)bigger.capacity, sizeof *bigger.cells);
-  if (!bigger.cells) return lt_fail_memory(t->ctx, bigger.capacity * (int64_t)sizeof(cell));
-  for (int64_t i = 0; i < t->capacity; i++) {
-    if (t->cells[i].id) *find(&bigger, t->cells[i].id) = t->cells[i];
+  cell *old = t->cells;
+  int64_t count = t->capacity;
+  cell *bigger = calloc(2 * (size_t)count, sizeof *bigger);
+  if (!bigger) return lt_fail_memory(t->ctx, 2 * count * (int64_t)sizeof *bigger);
+  t->cells = bigger;
+  t->capacity = 2 * count;
+  for (int64_t i = 0; i < count; i++) {
+    if (old[i].id) *find(t, old[i].id) = old[i];
   }
-  free(t->cells);
-  *t = bigger;
+  if (old != t->few) free(old);
   return LT_OK;
 }
 
@@ -50,7 +60,7 @@ static lt_status add(table *t, uint64_t id, bool source) {
 
 static void close_table(table *t) {
   for (int64_t i = 0; i < t->capacity; i++) lt_tensor_release(t->cells[i].gradient);
-  free(t->cells);
+  if (t->cells != t->few) free(t->cells);
 }
 
 /* Adds a gradient to what has arrived at c; takes over no reference. */
@@ -230,8 +240,8 @@ lt_status lt_tape_gradient(lt_tape *tape, int targets, lt_tensor *const *target,
   for (int i = 0; i < sources; i++) gradients[i] = NULL;
   LT_TRY(lt_tape_check(tape, "gradient"));
   LT_TRY(check_seeds(ctx, targets, target, seeds));
-  table t = {.ctx = ctx};
-  LT_TRY(grow(&t));
+  table t;
+  open_table(&t, ctx);
   tape->refs++;
   tape->walking = true;
   if (!tape->persistent) lt_tape_consume(tape);

@@ -108,10 +108,13 @@ lt_tensor *lt_sum_to(lt_scope *s, lt_tensor *a, const lt_shape *shape) {
   if (!a || lt_shape_equal(&a->shape, shape)) return a;
   int64_t dims[LT_MAX_RANK];
   int n = 0, shift = a->shape.ndim - shape->ndim;
+  bool stretched = false; /* some sizes of 1 stay in the result */
   for (int d = 0; d < a->shape.ndim; d++) {
-    if (d < shift || (shape->size[d - shift] == 1 && a->shape.size[d] != 1)) dims[n++] = d;
+    bool stretch = d >= shift && shape->size[d - shift] == 1 && a->shape.size[d] != 1;
+    if (d < shift || stretch) dims[n++] = d;
+    stretched = stretched || stretch;
   }
-  return lt_reshape_to(s, n > 0 ? lt_sum_over(s, a, n, dims, true) : a, shape);
+  return lt_reshape_to(s, n > 0 ? lt_sum_over(s, a, n, dims, stretched) : a, shape);
 }
 
 lt_tensor *lt_to_dtype(lt_scope *s, lt_tensor *a, lt_dtype dtype) {

@@ -17,10 +17,7 @@ local of_one = {
 
 --- Of a prediction and a target.
 local of_two = {
-  { "MSELoss", "mse_loss" }, { "L1Loss", "l1_loss" }, { "SmoothL1Loss", "smooth_l1_loss" },
-  { "HuberLoss", "huber_loss" }, { "CrossEntropyLoss", "cross_entropy" }, { "NLLLoss", "nll_loss" },
-  { "BCELoss", "binary_cross_entropy" },
-  { "BCEWithLogitsLoss", "binary_cross_entropy_with_logits" }, { "KLDivLoss", "kl_div" },
+  { "MSELoss", "mse_loss" }, { "CrossEntropyLoss", "cross_entropy" }, { "NLLLoss", "nll_loss" },
 }
 
 --- The options by name, checked against what the op's block declares.
