@@ -23,10 +23,9 @@ lt_status lt_shape_check(lt_context *ctx, const char *op, const lt_shape *s) {
       return lt_fail(ctx, "%s: size %d is negative (%s)", op, i + 1, lt_shape_text(s, text));
     }
     int64_t factor = s->size[i] ? s->size[i] : 1;
-    if (factor >= LT_MAX_ELEMENTS / n) {
+    if (__builtin_mul_overflow(n, factor, &n) || n >= LT_MAX_ELEMENTS) {
       return lt_fail(ctx, "%s: the shape %s has too many elements", op, lt_shape_text(s, text));
     }
-    n *= factor;
   }
   return LT_OK;
 }

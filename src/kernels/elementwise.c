@@ -22,7 +22,7 @@ typedef struct work {
   bool direct[OPERANDS];   /* rows can be used as they lie */
   lt_dtype as[OPERANDS];   /* as the tile takes them */
   int64_t chunks;          /* tasks per row */
-  double k[LT_MAX_OPTIONS];
+  const double *k;
 } work;
 
 /* Elements first..first+n-1 of the row whose operands begin at offset[]. */
@@ -62,16 +62,49 @@ static void task(void *argument, int64_t first, int64_t last) {
   }
 }
 
+/* In which type a tile reads input i. */
+static lt_dtype read_as(const lt_call *c, int i) {
+  return c->op->inputs[i].accepts == LT_MASK ? LT_BOOL : c->dtype;
+}
+
+static bool stored_as(lt_dtype stored, lt_dtype as) {
+  return stored == as || (stored == LT_BOOL && as == LT_UINT8);
+}
+
+/* Most calls are small: one tile when every operand lies row by row in the result's shape, or is
+ * a single number beside a short result. False: not so, nothing was done. */
+static bool one_tile(const lt_call *c, lt_tile *tile, const double *k) {
+  enum { SHORT = 64 };
+  _Alignas(64) char number[LT_MAX_INPUTS][SHORT * sizeof(double)];
+  const lt_tensor *y = c->out[0];
+  void *p[OPERANDS] = {y->data};
+  if (y->numel > CHUNK) return false;
+  for (int i = 0; i < c->inputs; i++) {
+    const lt_tensor *x = c->in[i];
+    lt_dtype as = read_as(c, i);
+    if (x->contiguous && lt_shape_equal(&x->shape, &y->shape) && stored_as(x->dtype, as)) {
+      p[i + 1] = x->data;
+    } else if (x->numel == 1 && y->numel <= SHORT) {
+      p[i + 1] = number[i];
+      lt_convert(y->numel, as, number[i], 1, (lt_dtype)x->dtype, x->data, 0);
+    } else {
+      return false;
+    }
+  }
+  tile(y->numel, p, k);
+  return true;
+}
+
 lt_status lt_elementwise(lt_call *c, const lt_kernel *kernel) {
-  work w = {.operands = 1};
-  w.tile = kernel->tile[c->ctx->simd][c->dtype];
-  if (!w.tile) {
-    return lt_fail(c->ctx, "%s: not for %s", c->op->name, lt_dtype_name(c->dtype));
+  lt_tile *tile = kernel->tile[c->ctx->simd][c->dtype];
+  double k[LT_MAX_OPTIONS];
+  if (!tile) return lt_fail(c->ctx, "%s: not for %s", c->op->name, lt_dtype_name(c->dtype));
+  for (int i = 0; i < LT_MAX_OPTIONS && c->op->options[i].name; i++) {
+    k[i] = c->op->options[i].type == LT_OPTION_NUMBER ? lt_get_number(c->attrs, c->op, i)
+                                                      : (double)lt_get_int(c->attrs, c->op, i);
   }
-  for (int i = 0; c->op->options[i].name; i++) {
-    w.k[i] = c->op->options[i].type == LT_OPTION_NUMBER ? lt_get_number(c->attrs, c->op, i)
-                                                        : (double)lt_get_int(c->attrs, c->op, i);
-  }
+  if (one_tile(c, tile, k)) return LT_OK;
+  work w = {.operands = 1, .tile = tile, .k = k};
   const lt_tensor *y = c->out[0];
   int64_t strides[OPERANDS][LT_MAX_RANK];
   const int64_t *lists[OPERANDS];
@@ -84,13 +117,13 @@ lt_status lt_elementwise(lt_call *c, const lt_kernel *kernel) {
     lt_broadcast_strides(&c->in[i]->shape, c->in[i]->strides, &y->shape, strides[j]);
     w.base[j] = c->in[i]->data;
     w.type[j] = (lt_dtype)c->in[i]->dtype;
-    w.as[j] = c->op->inputs[i].accepts == LT_MASK ? LT_BOOL : c->dtype;
+    w.as[j] = read_as(c, i);
     lists[j] = strides[j];
   }
   lt_loop_build(&w.loop, &y->shape, w.operands, lists);
   for (int j = 1; j < w.operands; j++) {
     bool one = w.loop.length == 1 || w.loop.step[j] == 1;
-    w.direct[j] = one && (w.type[j] == w.as[j] || (w.type[j] == LT_BOOL && w.as[j] == LT_UINT8));
+    w.direct[j] = one && stored_as(w.type[j], w.as[j]);
   }
   if (y->numel == 0) return LT_OK;
   w.chunks = (w.loop.length + CHUNK - 1) / CHUNK;

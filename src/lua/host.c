@@ -32,7 +32,8 @@ static lt_site find_site(void *userdata) {
   lt_host *h = userdata;
   lua_Debug ar;
   bool lost = false;
-  for (int level = 0; lua_getstack(h->L, level, &ar); level++) {
+  /* Level 0 is our C function: a tail call of it leaves its caller in place. */
+  for (int level = 1; lua_getstack(h->L, level, &ar); level++) {
     lua_getinfo(h->L, "Slt", &ar);
     if (ar.currentline >= 0 && !is_internal(&ar)) {
       int line = lost ? -ar.currentline : ar.currentline;

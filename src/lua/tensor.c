@@ -5,9 +5,10 @@
 
 #include <string.h>
 
-/* What a tensor userdata holds. */
+/* What a tensor userdata holds. An error may leave it without a tensor. */
 typedef struct handle {
   lt_tensor *t;
+  bool counted; /* among the host's users */
 } handle;
 
 /* Variables by address, weak: a variable is always the same userdata. */
@@ -18,12 +19,17 @@ static const int64_t GROWTH = (int64_t)16 << 20;
 
 /* ---- Handles --------------------------------------------------------------------------------- */
 
-lt_tensor *lt_test_tensor(lua_State *L, lt_host *h, int index) {
+static handle *test_handle(lua_State *L, const lt_host *h, int index) {
   handle *u = lua_touserdata(L, index);
   if (!u || lua_rawlen(L, index) != sizeof *u || !lua_getmetatable(L, index)) return NULL;
   bool same = lua_topointer(L, -1) == h->tensor_mt;
   lua_pop(L, 1);
-  return same ? u->t : NULL;
+  return same ? u : NULL;
+}
+
+lt_tensor *lt_test_tensor(lua_State *L, lt_host *h, int index) {
+  const handle *u = test_handle(L, h, index);
+  return u ? u->t : NULL;
 }
 
 lt_tensor *lt_check_tensor(lua_State *L, lt_host *h, int index, const char *op, const char *name) {
@@ -36,10 +42,11 @@ lt_tensor *lt_check_tensor(lua_State *L, lt_host *h, int index, const char *op, 
 /* Makes the userdata and puts it in the place of its metatable, on the top of the stack. */
 static lt_tensor **wrap_meta(lua_State *L, lt_host *h) {
   handle *u = lua_newuserdatauv(L, sizeof *u, 0);
-  u->t = NULL;
+  *u = (handle){0};
   lua_insert(L, -2);
   lua_setmetatable(L, -2);
   h->users++;
+  u->counted = true;
   return &u->t;
 }
 
@@ -83,9 +90,10 @@ void lt_push_tensor(lua_State *L, lt_host *h, lt_tensor *t) {
 
 static int tensor_gc(lua_State *L) {
   lt_host *h = lua_touserdata(L, lua_upvalueindex(LT_UP_HOST));
-  lt_tensor *t = h->ctx ? lt_test_tensor(L, h, 1) : NULL;
-  if (!t) return 0;
-  ((handle *)lua_touserdata(L, 1))->t = NULL;
+  handle *u = h->ctx ? test_handle(L, h, 1) : NULL;
+  if (!u || !u->counted) return 0;
+  lt_tensor *t = u->t;
+  *u = (handle){0};
   lt_tensor_release(t);
   lt_host_drop_user(h);
   return 0;
