@@ -1,12 +1,12 @@
 --- Data on its way to a model: tables of numbers, splits, scaling, batches, a line of progress.
 --- Rows are samples: the first dimension of every tensor here.
 local lt, core = ...
+local arguments = core.import "luatape.arguments"
 
 ---@class luatape.data
 local data = {}
 
---- Raises with the user's position, as the ops do.
-local function fail(...) core.fail(string.format(...)) end
+local fail = arguments.fail
 
 local function describe(value)
   return lt.is_tensor(value) and "a tensor" or value == nil and "nothing" or "a " .. type(value)
@@ -14,21 +14,9 @@ end
 
 --- The options over their defaults; unknown ones are errors.
 local function read_options(op, options, defaults)
-  if options == nil then options = {} end
-  if type(options) ~= "table" then
-    fail("%s: options must be a table, got %s", op, describe(options))
-  end
   local result = {}
   for key, value in pairs(defaults) do result[key] = value end
-  for key, value in pairs(options) do
-    if defaults[key] == nil then
-      local names = {}
-      for name in pairs(defaults) do names[#names + 1] = name end
-      table.sort(names)
-      fail("%s: unknown option '%s'; it has %s", op, tostring(key), table.concat(names, ", "))
-    end
-    result[key] = value
-  end
+  for key, value in pairs(arguments.options(op, options, defaults)) do result[key] = value end
   return result
 end
 

@@ -1,6 +1,7 @@
 --- Optimizers. The rules and the step are in C (src/optim); here come options and their checks,
 --- groups of parameters, messages about missing gradients, and minimize.
 local lt, core = ...
+local arguments = core.import "luatape.arguments"
 local variables = core.import "luatape.optim.variables"
 local report = core.import "luatape.optim.report"
 
@@ -16,22 +17,13 @@ local optim = {}
 local is_tensor, each = lt.is_tensor, variables.each
 
 --- Raises with the user's position, as the ops do.
-local function fail(...) core.fail(string.format(...)) end
+local fail = arguments.fail
 
 -- ---- Options ----------------------------------------------------------------------------------
 
 --- Options of the optimizer itself, which no group can change.
 local shared = { clip_value = true, clip_norm = true, global_clip_norm = true, on_nonfinite = true }
 local on_nonfinite = { error = true, skip = true, apply = true }
-
-local function sorted_keys(...)
-  local names = {}
-  for _, set in ipairs { ... } do
-    for name in pairs(set) do names[#names + 1] = name end
-  end
-  table.sort(names)
-  return table.concat(names, ", ")
-end
 
 local function range_text(option)
   if option.low == -math.huge then return "a number" end
@@ -112,7 +104,7 @@ function Group:__index(key)
   local option = g.owner.rule.by_name[key]
   if not option then
     fail("%s: a group has no option '%s'; it has %s", g.owner.rule.name, tostring(key),
-      sorted_keys(g.owner.rule.by_name))
+      arguments.list(g.owner.rule.by_name))
   end
   local value = g.own[key]
   if value == nil then value = g.owner.defaults[key] end
@@ -154,7 +146,7 @@ function meta:__index(key)
   local option = own.rule.by_name[key]
   if not option then
     fail("%s: no field or method '%s'; its options are %s", own.rule.name, tostring(key),
-      sorted_keys(own.rule.by_name, shared))
+      arguments.list(own.rule.by_name, shared))
   end
   local value = own.defaults[key]
   if key == "lr" then return evaluate(own.rule, value, core.optimizer_steps(own.core) + 1) end
@@ -171,7 +163,7 @@ function meta:__newindex(key, value)
   local option = own.rule.by_name[key]
   if not option then
     fail("%s: '%s' cannot be set; what can is %s", own.rule.name, tostring(key),
-      sorted_keys(own.rule.by_name))
+      arguments.list(own.rule.by_name))
   end
   local before = own.defaults[key]
   own.defaults[key] = check_option(own.rule, option, value)
@@ -223,7 +215,7 @@ local function add_group(own, description)
       local option = own.rule.by_name[key]
       if not option then
         fail("%s: unknown option '%s' of a group; it has params, %s", own.rule.name, tostring(key),
-          sorted_keys(own.rule.by_name))
+          arguments.list(own.rule.by_name))
       end
       g.own[key] = check_option(own.rule, option, value)
     end
@@ -406,7 +398,7 @@ local function read_group(own, number, saved)
       options[key] = check_option(own.rule, option, value)
     elseif key ~= "params" then
       fail("load_state_dict: group %d has an option '%s', %s has %s", number, tostring(key),
-        own.rule.name, sorted_keys(own.rule.by_name))
+        own.rule.name, arguments.list(own.rule.by_name))
     end
   end
   return options
@@ -489,7 +481,7 @@ local function construct(rule, options)
       descriptions[key] = value
     elseif key ~= "params" then
       fail("%s: unknown option '%s'; it has %s", rule.name, tostring(key),
-        sorted_keys(rule.by_name, shared, { params = true }))
+        arguments.list(rule.by_name, shared, { params = true }))
     end
   end
   local s = own.shared

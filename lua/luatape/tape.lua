@@ -1,6 +1,7 @@
 --- The gradient tape as the user sees it: nested tables of sources, reasons for what is missing,
 --- pausing, custom gradients. The walk itself is in C.
 local lt, core = ...
+local arguments = core.import "luatape.arguments"
 
 --- Why there is, or is not, a gradient (provenance of one source).
 ---@class luatape.why
@@ -43,22 +44,7 @@ function meta.__tostring(tape)
     count)
 end
 
---- Raises with the user's position, as the ops do.
-local function fail(...) core.fail(string.format(...)) end
-
-local function check_options(op, options, known)
-  if options == nil then return {} end
-  if type(options) ~= "table" then fail("%s: options must be a table, got %s", op, type(options)) end
-  for key in pairs(options) do
-    if not known[key] then
-      local names = {}
-      for name in pairs(known) do names[#names + 1] = name end
-      table.sort(names)
-      fail("%s: unknown option '%s'; it has %s", op, tostring(key), table.concat(names, ", "))
-    end
-  end
-  return options
-end
+local fail, check_options = arguments.fail, arguments.options
 
 --- Opens a tape: it records, from here on, every operation on watched values and on trainable
 --- variables. As TensorFlow's GradientTape. Best held by `local tape <close> = lt.tape()`.

@@ -1,5 +1,6 @@
 --- Modules made of modules.
 local _, core = ...
+local arguments = core.import "luatape.arguments"
 local module = core.import "luatape.nn.module"
 
 --- Layers one after the other: nn.Sequential{ a, b } or nn.Sequential(a, b). A layer is a module
@@ -16,7 +17,7 @@ end)
 --- Adds a layer at the end; returns the module.
 function Sequential:append(layer)
   if not module.is_layer(layer) then
-    module.fail("Sequential: layer %d must be a module or a function, got %s", #self + 1,
+    arguments.fail("Sequential: layer %d must be a module or a function, got %s", #self + 1,
       type(layer))
   end
   self[#self + 1] = layer

@@ -1,5 +1,6 @@
 --- Modules without parameters: an op with its options, under PyTorch's name.
 local lt, core = ...
+local arguments = core.import "luatape.arguments"
 local module = core.import "luatape.nn.module"
 
 local functions = {}
@@ -26,7 +27,7 @@ local function read_options(class, op, positional, options)
   if type(options) ~= "table" and positional then options = { [positional] = options } end
   local known = {}
   for _, option in ipairs(lt.ops[op].options) do known[option.name] = true end
-  return (module.check_options(class, options, known))
+  return (arguments.options(class, options, known))
 end
 
 local function options_text(options)
@@ -63,10 +64,10 @@ end
 --- nn.Dropout(p) or nn.Dropout{p = 0.5}. Srivastava et al. 2014.
 local Dropout = module.new("Dropout", function(self, options)
   if type(options) ~= "table" then options = { p = options } end
-  options = module.check_options("Dropout", options, { p = true })
+  options = arguments.options("Dropout", options, { p = true })
   local p = options.p or 0.5
   if math.type(p) == nil or not (p >= 0 and p <= 1) then
-    module.fail("Dropout: p must be a number between 0 and 1, got %s", tostring(p))
+    arguments.fail("Dropout: p must be a number between 0 and 1, got %s", tostring(p))
   end
   self.p = p
 end)
@@ -79,10 +80,10 @@ functions.Dropout = Dropout
 
 --- Merges the dimensions start_dim (default 2: all but the batch's) to end_dim (default -1).
 local Flatten = module.new("Flatten", function(self, options)
-  options = module.check_options("Flatten", options, { start_dim = true, end_dim = true })
+  options = arguments.options("Flatten", options, { start_dim = true, end_dim = true })
   for name, dim in pairs(options) do
     if math.type(dim) ~= "integer" or dim == 0 then
-      module.fail("Flatten: %s must be a dimension, got %s", name, tostring(dim))
+      arguments.fail("Flatten: %s must be a dimension, got %s", name, tostring(dim))
     end
   end
   self.start_dim, self.end_dim = options.start_dim or 2, options.end_dim or -1
@@ -92,7 +93,7 @@ function Flatten:forward(x)
   local first = self.start_dim < 0 and self.start_dim + ndim + 1 or self.start_dim
   local last = self.end_dim < 0 and self.end_dim + ndim + 1 or self.end_dim
   if first < 1 or last > ndim or first > last then
-    module.fail("Flatten: dims %d to %d do not fit a tensor of %d dimensions", self.start_dim,
+    arguments.fail("Flatten: dims %d to %d do not fit a tensor of %d dimensions", self.start_dim,
       self.end_dim, ndim)
   end
   local merged = 1

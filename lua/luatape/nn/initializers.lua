@@ -1,10 +1,9 @@
 --- Initialisers of weights, PyTorch's names and formulas. They write in place, draw from the
 --- context's stream of random numbers, and return the tensor.
 local lt, core = ...
+local fail = core.import("luatape.arguments").fail
 
 local initializers = {}
-
-local function fail(...) core.fail(string.format(...)) end
 
 local function check(op, t)
   if not lt.is_tensor(t) then fail("%s: takes a tensor, got %s", op, type(t)) end

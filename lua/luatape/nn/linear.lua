@@ -1,11 +1,12 @@
 --- Affine maps.
 local lt, core = ...
+local arguments = core.import "luatape.arguments"
 local module = core.import "luatape.nn.module"
 local init = core.import "luatape.nn.initializers"
 
 local function check_size(name, value)
   if math.type(value) ~= "integer" or value < 1 then
-    module.fail("Linear: %s must be an integer above 0, got %s", name, tostring(value))
+    arguments.fail("Linear: %s must be an integer above 0, got %s", name, tostring(value))
   end
 end
 
@@ -19,7 +20,7 @@ end
 local Linear = module.new("Linear", function(self, in_features, out_features, options)
   check_size("in_features", in_features)
   check_size("out_features", out_features)
-  options = module.check_options("Linear", options, { bias = true, dtype = true })
+  options = arguments.options("Linear", options, { bias = true, dtype = true })
   local empty = { dtype = options.dtype }
   self.in_features, self.out_features = in_features, out_features
   self.weight = lt.variable(lt.zeros({ out_features, in_features }, empty))

@@ -1,10 +1,10 @@
 --- What all modules share: a module is a table whose fields hold parameters, further modules, or
 --- lists of them; it notes the order in which they were assigned, and that is their order.
 local lt, core = ...
+local arguments = core.import "luatape.arguments"
 local is_tensor = lt.is_tensor
 
---- Raises with the user's position, as the ops do.
-local function fail(...) core.fail(string.format(...)) end
+local fail, check_options = arguments.fail, arguments.options
 
 --- Fields that may hold parameters or modules, in the order of assignment; and which are buffers.
 --- Kept apart so that a module's table has nothing but its own fields.
@@ -226,20 +226,6 @@ end
 
 -- ---- Saving and loading ------------------------------------------------------------------------------
 
-local function check_options(op, options, known_names)
-  if options == nil then return {} end
-  if type(options) ~= "table" then fail("%s: options must be a table, got %s", op, type(options)) end
-  for key in pairs(options) do
-    if not known_names[key] then
-      local names = {}
-      for name in pairs(known_names) do names[#names + 1] = name end
-      table.sort(names)
-      fail("%s: unknown option '%s'; it has %s", op, tostring(key), table.concat(names, ", "))
-    end
-  end
-  return options
-end
-
 --- Parameters and buffers by name, as { name, tensor, ... }.
 local function named_tensors(self, options)
   local list = {}
@@ -363,7 +349,7 @@ local function assign(self, key, value)
   name_parameters(key, value)
 end
 
-local module = { fail = fail, check_options = check_options }
+local module = {}
 
 local function call_forward(self)
   fail("%s: has no forward; define it: function %s:forward(x)", self.class_name, self.class_name)

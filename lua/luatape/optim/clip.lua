@@ -1,10 +1,9 @@
 --- Clipping of gradients, by TensorFlow's and PyTorch's formulas, out of differentiable ops.
 local lt, core = ...
+local fail = core.import("luatape.arguments").fail
 local is_tensor = lt.is_tensor
 
 local clip = {}
-
-local function fail(...) core.fail(string.format(...)) end
 
 local function check_bound(op, name, value)
   if math.type(value) == nil or value < 0 or value ~= value then
