@@ -16,7 +16,6 @@ local report = core.import "luatape.optim.report"
 local optim = {}
 local is_tensor, each = lt.is_tensor, variables.each
 
---- Raises with the user's position, as the ops do.
 local fail = arguments.fail
 
 -- ---- Options ----------------------------------------------------------------------------------

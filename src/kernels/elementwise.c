@@ -5,10 +5,9 @@
 #include "kernels/copy.h"
 #include "kernels/loop.h"
 #include "kernels/parallel.h"
-#include "ops/op.h"
 
 /* Elements in a gathered tile: operands and result of a tile fit the first-level cache. */
-enum { TILE = 512, OPERANDS = 1 + LT_MAX_INPUTS };
+enum { TILE = 512, OPERANDS = 1 + LT_TILE_INPUTS };
 
 /* Elements of a row that one task computes; a multiple of every vector's length. */
 static const int64_t CHUNK = 1 << 14;
@@ -27,7 +26,7 @@ typedef struct work {
 
 /* Elements first..first+n-1 of the row whose operands begin at offset[]. */
 static void compute(const work *w, const int64_t *offset, int64_t first, int64_t n) {
-  _Alignas(64) char buffer[LT_MAX_INPUTS][TILE * sizeof(double)];
+  _Alignas(64) char buffer[LT_TILE_INPUTS][TILE * sizeof(double)];
   void *p[OPERANDS];
   bool gathers = false;
   for (int j = 1; j < w->operands; j++) gathers = gathers || !w->direct[j];
@@ -62,31 +61,25 @@ static void task(void *argument, int64_t first, int64_t last) {
   }
 }
 
-/* In which type a tile reads input i. */
-static lt_dtype read_as(const lt_call *c, int i) {
-  return c->op->inputs[i].accepts == LT_MASK ? LT_BOOL : c->dtype;
-}
-
 static bool stored_as(lt_dtype stored, lt_dtype as) {
   return stored == as || (stored == LT_BOOL && as == LT_UINT8);
 }
 
 /* Most calls are small: one tile when every operand lies row by row in the result's shape, or is
  * a single number beside a short result. False: not so, nothing was done. */
-static bool one_tile(const lt_call *c, lt_tile *tile, const double *k) {
+static bool one_tile(lt_tile *tile, const lt_tensor *y, int inputs, lt_tensor *const *in,
+                     const lt_dtype *as, const double *k) {
   enum { SHORT = 64 };
-  _Alignas(64) char number[LT_MAX_INPUTS][SHORT * sizeof(double)];
-  const lt_tensor *y = c->out[0];
+  _Alignas(64) char number[LT_TILE_INPUTS][SHORT * sizeof(double)];
   void *p[OPERANDS] = {y->data};
   if (y->numel > CHUNK) return false;
-  for (int i = 0; i < c->inputs; i++) {
-    const lt_tensor *x = c->in[i];
-    lt_dtype as = read_as(c, i);
-    if (x->contiguous && lt_shape_equal(&x->shape, &y->shape) && stored_as(x->dtype, as)) {
+  for (int i = 0; i < inputs; i++) {
+    const lt_tensor *x = in[i];
+    if (x->contiguous && lt_shape_equal(&x->shape, &y->shape) && stored_as(x->dtype, as[i])) {
       p[i + 1] = x->data;
     } else if (x->numel == 1 && y->numel <= SHORT) {
       p[i + 1] = number[i];
-      lt_convert(y->numel, as, number[i], 1, (lt_dtype)x->dtype, x->data, 0);
+      lt_convert(y->numel, as[i], number[i], 1, (lt_dtype)x->dtype, x->data, 0);
     } else {
       return false;
     }
@@ -95,29 +88,22 @@ static bool one_tile(const lt_call *c, lt_tile *tile, const double *k) {
   return true;
 }
 
-lt_status lt_elementwise(lt_call *c, const lt_kernel *kernel) {
-  lt_tile *tile = kernel->tile[c->ctx->simd][c->dtype];
-  double k[LT_MAX_OPTIONS];
-  if (!tile) return lt_fail(c->ctx, "%s: not for %s", c->op->name, lt_dtype_name(c->dtype));
-  for (int i = 0; i < LT_MAX_OPTIONS && c->op->options[i].name; i++) {
-    k[i] = c->op->options[i].type == LT_OPTION_NUMBER ? lt_get_number(c->attrs, c->op, i)
-                                                      : (double)lt_get_int(c->attrs, c->op, i);
-  }
-  if (one_tile(c, tile, k)) return LT_OK;
+lt_status lt_tiles(lt_tile *tile, const lt_tensor *y, int inputs, lt_tensor *const *in,
+                   const lt_dtype *as, const double *k) {
+  if (one_tile(tile, y, inputs, in, as, k)) return LT_OK;
   work w = {.operands = 1, .tile = tile, .k = k};
-  const lt_tensor *y = c->out[0];
   int64_t strides[OPERANDS][LT_MAX_RANK];
   const int64_t *lists[OPERANDS];
   w.base[0] = y->data;
   w.type[0] = (lt_dtype)y->dtype;
   w.direct[0] = true;
   lists[0] = y->strides;
-  for (int i = 0; i < c->inputs; i++) {
+  for (int i = 0; i < inputs; i++) {
     int j = w.operands++;
-    lt_broadcast_strides(&c->in[i]->shape, c->in[i]->strides, &y->shape, strides[j]);
-    w.base[j] = c->in[i]->data;
-    w.type[j] = (lt_dtype)c->in[i]->dtype;
-    w.as[j] = read_as(c, i);
+    lt_broadcast_strides(&in[i]->shape, in[i]->strides, &y->shape, strides[j]);
+    w.base[j] = in[i]->data;
+    w.type[j] = (lt_dtype)in[i]->dtype;
+    w.as[j] = as[i];
     lists[j] = strides[j];
   }
   lt_loop_build(&w.loop, &y->shape, w.operands, lists);
@@ -127,5 +113,5 @@ lt_status lt_elementwise(lt_call *c, const lt_kernel *kernel) {
   }
   if (y->numel == 0) return LT_OK;
   w.chunks = (w.loop.length + CHUNK - 1) / CHUNK;
-  return lt_parallel(c->ctx, w.loop.rows * w.chunks, y->numel * 4, task, &w);
+  return lt_parallel(y->ctx, w.loop.rows * w.chunks, y->numel * 4, task, &w);
 }

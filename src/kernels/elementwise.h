@@ -5,9 +5,7 @@
 #define LT_KERNELS_ELEMENTWISE_H
 
 #include "core/cpu.h"
-#include "core/dtype.h"
-#include "core/status.h"
-#include <stdint.h>
+#include "core/tensor.h"
 
 /* p[0] is the result, p[1].. the operands, n contiguous elements each; k the options, 8 of
  * them (LT_MAX_OPTIONS). */
@@ -17,10 +15,12 @@ typedef struct lt_kernel {
   lt_tile *tile[LT_SIMD_COUNT][LT_DTYPE_COUNT]; /* by the type computed in; NULL: not for it */
 } lt_kernel;
 
-struct lt_call;
-/* Runs the kernel on c->in, in c->dtype, into c->out[0]. Inputs that accept LT_MASK reach the tile
- * as bytes of 0 or 1, the others as c->dtype. */
-lt_status lt_elementwise(struct lt_call *c, const lt_kernel *kernel);
+enum { LT_TILE_INPUTS = 4 };
+
+/* Runs a tile over all elements of y (contiguous) and of the inputs, which broadcast to y's shape
+ * and reach the tile converted to the types as[]. */
+lt_status lt_tiles(lt_tile *tile, const lt_tensor *y, int inputs, lt_tensor *const *in,
+                   const lt_dtype *as, const double *k);
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #  define LT_TARGET_AVX2 __attribute__((target("avx2,fma")))

@@ -146,6 +146,11 @@ const char *lt_choice_name(const lt_option *option, int64_t index, char text[32]
 lt_status lt_run(lt_context *ctx, const lt_op *op, int inputs, lt_tensor *const *in,
                  const lt_attrs *attrs, int *outputs, lt_tensor *out[LT_MAX_OUTPUTS]);
 
+/* Runs a kernel of tiles on c->in, in c->dtype, into c->out[0]: what an op with a `kernel` does,
+ * for those that choose one by call. Inputs that accept LT_MASK reach the tile as bytes of 0 or 1,
+ * the others as c->dtype; options as the K(i) of the tile. */
+lt_status lt_elementwise(const lt_call *c, const struct lt_kernel *kernel);
+
 /* ---- Common infer rules ---------------------------------------------------------------- */
 
 /* Broadcast shape, promoted type; ops whose first input accepts LT_FLOAT compute in floats. */

@@ -205,6 +205,25 @@ static lt_status check(lt_call *c) {
   return LT_OK;
 }
 
+/* ---- Tiles -------------------------------------------------------------------------------- */
+
+_Static_assert((int)LT_TILE_INPUTS >= (int)LT_MAX_INPUTS, "tiles take what ops take");
+
+lt_status lt_elementwise(const lt_call *c, const lt_kernel *kernel) {
+  lt_tile *tile = kernel->tile[c->ctx->simd][c->dtype];
+  double k[LT_MAX_OPTIONS] = {0}; /* tiles read them all before they start */
+  lt_dtype as[LT_MAX_INPUTS];
+  if (!tile) return lt_fail(c->ctx, "%s: not for %s", c->op->name, lt_dtype_name(c->dtype));
+  for (int i = 0; i < LT_MAX_OPTIONS && c->op->options[i].name; i++) {
+    k[i] = c->op->options[i].type == LT_OPTION_NUMBER ? lt_get_number(c->attrs, c->op, i)
+                                                      : (double)lt_get_int(c->attrs, c->op, i);
+  }
+  for (int i = 0; i < c->inputs; i++) {
+    as[i] = c->op->inputs[i].accepts == LT_MASK ? LT_BOOL : c->dtype;
+  }
+  return lt_tiles(tile, c->out[0], c->inputs, c->in, as, k);
+}
+
 /* ---- Running ---------------------------------------------------------------------------- */
 
 static lt_status execute(lt_call *c) {
