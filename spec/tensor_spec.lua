@@ -238,3 +238,17 @@ describe("sizes", function()
     assert.error_matches(function() lt.ones(3):expand(1 << 40, 1 << 20, 3) end, "too many elements")
   end)
 end)
+
+describe("arguments", function()
+  it("of index ops come in PyTorch's order or with the dim as an option", function()
+    local x, index = lt.range(1, 6):reshape(2, 3), lt.tensor({ 3, 1 }, { dtype = "int64" })
+    local expected = { { 3, 1 }, { 6, 4 } }
+    assert.same(expected, rows(x:index_select(2, index)))
+    assert.same(expected, rows(x:index_select(index, 2)))
+    assert.same(expected, rows(lt.index_select(x, index, { dim = 2 })))
+    assert.same({ { 2, 2, 4 }, { 5, 5, 7 } },
+      rows(x:index_add(2, index, lt.ones(2, 2))))
+    assert.error_matches(function() x:index_select(3, index) end, "index_select: dim 3 is outside 1%.%.2")
+    assert.error_matches(function() x:index_select(1, 2) end, "index_select: index must be a tensor")
+  end)
+end)

@@ -24,6 +24,7 @@ local function signature(op)
     end
     options[#options + 1] = text
   end
+  if op.dim_second then table.insert(parts, 2, op.options[1].name) end
   if #options > 0 then parts[#parts + 1] = "{" .. table.concat(options, ", ") .. "}" end
   return "lt." .. op.name .. "(" .. table.concat(parts, ", ") .. ")"
 end

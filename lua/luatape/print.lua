@@ -61,6 +61,7 @@ end
 ---@return string
 local function tensor_to_string(t)
   local ndim, shape = t.ndim, t.shape
+  if t:numel() == 0 then return "{} " .. summary(t) end
   local elide = t:numel() > LONG
   local shown, values, index = {}, {}, {}
   for d = 1, ndim do shown[d] = positions(shape[d], elide) end
@@ -79,7 +80,6 @@ local function tensor_to_string(t)
   collect(1)
   local text = chooser(values, t.dtype)
   if ndim == 0 then return text(values[1]) .. " " .. summary(t) end
-  if t:numel() == 0 then return "{} " .. summary(t) end
   local width = 0
   for i, v in ipairs(values) do
     values[i] = text(v)

@@ -17,7 +17,7 @@ function Why:__tostring() return self.message end
 ---@class luatape.tape
 local Tape = {
   watch = core.watch, stop = core.stop, resume = core.resume, reset = core.reset,
-  close = core.close, watched_variables = core.watched_variables,
+  close = core.close, paused = core.paused, watched_variables = core.watched_variables,
 }
 local meta = {
   __name = "luatape.tape", __metatable = false, __gc = core.tape_gc, __close = core.close,
@@ -182,26 +182,10 @@ function Tape:explain(target, source)
   return setmetatable({ code = code, where = where, op = op, message = message, cuts = cuts }, Why)
 end
 
---- Calls f(...) with recording stopped, also when it raises; returns its results.
----@param f fun(...): ...
-function Tape:paused(f, ...)
-  local listening = self.listening
-  self:stop()
-  local results = table.pack(pcall(f, ...))
-  if listening then self:resume() end
-  if not results[1] then error(results[2], 0) end
-  return table.unpack(results, 2, results.n)
-end
-
---- Calls f(...) with no tape recording; returns its results.
----@param f fun(...): ...
-function lt.no_grad(f, ...)
-  core.no_grad(1)
-  local results = table.pack(pcall(f, ...))
-  core.no_grad(-1)
-  if not results[1] then error(results[2], 0) end
-  return table.unpack(results, 2, results.n)
-end
+--- Calls f(...) with no tape recording, also when it raises; returns its results. No coroutine
+--- may yield out of it.
+---@type fun(f: (fun(...): ...), ...): ...
+lt.no_grad = core.no_grad
 
 --- Makes a function whose gradient is given by hand, as TensorFlow's custom_gradient. f(...)
 --- takes tensors and returns a tensor y and a function from dy (of y's shape) to the gradients

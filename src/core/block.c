@@ -52,6 +52,7 @@ lt_status lt_block_new(lt_context *ctx, int64_t bytes, lt_block **block) {
     b->ctx = ctx;
     b->data = (char *)b + HEADER;
     b->capacity = rounded;
+    b->wrapped = false;
     b->release = NULL;
     b->release_userdata = NULL;
   }
@@ -72,18 +73,17 @@ lt_status lt_block_wrap(lt_context *ctx, void *data, int64_t bytes, lt_release_f
                   .data = data,
                   .capacity = bytes,
                   .refs = 1,
+                  .wrapped = true,
                   .release = release,
                   .release_userdata = userdata};
   *block = b;
   return LT_OK;
 }
 
-static void keep_nothing(void *userdata, void *data) { (void)userdata, (void)data; }
-
 void lt_block_release(lt_block *b) {
   if (--b->refs > 0) return;
-  if (b->data != (char *)b + HEADER) { /* the host's */
-    (b->release ? b->release : keep_nothing)(b->release_userdata, b->data);
+  if (b->wrapped) {
+    if (b->release) b->release(b->release_userdata, b->data);
     free(b);
     return;
   }

@@ -4,6 +4,7 @@
 #define LT_CORE_BLOCK_H
 
 #include "core/status.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,7 +23,8 @@ typedef struct lt_block {
   int32_t refs;
   uint32_t version;       /* counts writes in place */
   lt_site writer;         /* of the last of them */
-  lt_release_fn release;  /* for memory of the host's; NULL for our own */
+  bool wrapped;           /* memory of the host's */
+  lt_release_fn release;  /* for it, or NULL */
   void *release_userdata; /* its first argument */
   struct lt_block *next;  /* in the free list */
 } lt_block;

@@ -19,10 +19,9 @@ typedef struct lt_host {
   lua_State *L;          /* the coroutine that called last */
   const void *tensor_mt; /* identity of the metatables */
   const void *tape_mt;
-  int64_t users;    /* tensors and tapes in userdata */
+  int64_t users;    /* tensors, tapes and optimizers in userdata */
   int64_t baseline; /* live bytes after the last collection */
   bool closing;
-  lt_tensor *pending[LT_MAX_OUTPUTS]; /* results between the core and their userdata */
 } lt_host;
 
 enum { LT_UP_HOST = 1, LT_UP_META = 2, LT_UP_OWN = 3 };
@@ -55,11 +54,11 @@ const char *lt_what(lua_State *L, lt_host *h, int index, char text[LT_SHAPE_TEXT
 lt_tensor *lt_test_tensor(lua_State *L, lt_host *h, int index);
 /* Raises "op: name must be a tensor, got ...". */
 lt_tensor *lt_check_tensor(lua_State *L, lt_host *h, int index, const char *op, const char *name);
-/* Pushes t and takes over the caller's reference, also when pushing runs out of memory. A
- * variable always comes back as the same userdata. Lets the collector run if C memory has
- * grown. */
+/* Pushes t with a reference of its own. A variable always comes back as the same userdata. Lets
+ * the collector run if C memory has grown. */
 void lt_push_tensor(lua_State *L, lt_host *h, lt_tensor *t);
-/* Pushes an empty tensor userdata; its slot is filled by the caller (NULL until then). */
+/* Pushes an empty tensor userdata; its slot is filled by the caller (NULL until then). Slots come
+ * before what fills them: pushing may raise, or run finalizers that call anything. */
 lt_tensor **lt_new_tensor_slot(lua_State *L, lt_host *h);
 /* Tells the collector about C memory; after this a tensor on no stack may be gone. */
 void lt_collect_if_due(lua_State *L, lt_host *h);

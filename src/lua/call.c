@@ -15,7 +15,7 @@ typedef struct call {
   int arguments; /* on the Lua stack */
   int inputs;
   lt_tensor **in;
-  bool number[LT_MAX_INPUTS]; /* given as a plain number */
+  int number[LT_MAX_INPUTS]; /* where a plain number was given for it; 0: not so */
   lt_tensor *few[FEW];
   lt_attrs attrs;
 } call;
@@ -37,7 +37,7 @@ static void read_input(call *c, int i, int argument) {
   if (t) return;
   int type = lua_type(c->L, argument);
   if ((type == LUA_TNUMBER && input->accepts != LT_INDEX && input->accepts != LT_MASK)) {
-    c->number[i] = true;
+    c->number[i] = argument;
   } else if (!(input->optional && (type == LUA_TNIL || type == LUA_TNONE))) {
     bad_input(c, argument, input->name, "a tensor");
   }
@@ -195,9 +195,9 @@ static bool is_list_option(const lt_option *o) {
 
 /* Positional options in the order of the block, then a table. A list option that comes first
  * takes all numbers that follow: zeros(2, 3), x:permute(2, 1). */
-static void read_positional(call *c, int at) {
+static void read_positional(call *c, int at, int option) {
   lua_State *L = c->L;
-  int option = 0, options = lt_op_options(c->op);
+  int options = lt_op_options(c->op);
   for (; at <= c->arguments; at++, option++) {
     if (is_options(L, at)) {
       read_options(c, at++);
@@ -237,74 +237,80 @@ static void read_positional(call *c, int at) {
  */
 
 /* From here on no Lua error can happen until the numbers' tensors are released again. */
-static lt_status run(call *c, int *outputs) {
+static lt_status run(call *c, int *outputs, lt_tensor *out[LT_MAX_OUTPUTS]) {
   lt_context *ctx = c->h->ctx;
+  c->h->L = c->L;
   lt_tensor *made[LT_MAX_INPUTS] = {NULL};
   lt_status status = LT_OK;
   for (int i = 0; i < LT_MAX_INPUTS && status == LT_OK; i++) {
     if (!c->number[i]) continue;
-    bool is_int = lua_isinteger(c->L, i + 1);
+    bool is_int = lua_isinteger(c->L, c->number[i]);
     status = lt_tensor_scalar(ctx, 0, is_int ? LT_INT64 : LT_FLOAT64, &made[i]);
     if (status != LT_OK) break;
     if (is_int)
-      lt_tensor_write_int(made[i], 0, lua_tointeger(c->L, i + 1));
+      lt_tensor_write_int(made[i], 0, lua_tointeger(c->L, c->number[i]));
     else
-      lt_tensor_write(made[i], 0, lua_tonumber(c->L, i + 1));
+      lt_tensor_write(made[i], 0, lua_tonumber(c->L, c->number[i]));
     made[i]->weak = true;
     c->in[i] = made[i];
   }
   if (status == LT_OK) {
-    status = lt_run(ctx, c->op, c->inputs, c->in, &c->attrs, outputs, c->h->pending);
+    status = lt_run(ctx, c->op, c->inputs, c->in, &c->attrs, outputs, out);
   }
   for (int i = 0; i < LT_MAX_INPUTS; i++) lt_tensor_release(made[i]);
   return status;
 }
 
-static void drop_pending(lt_host *h) {
-  for (int i = 0; i < LT_MAX_OUTPUTS; i++) {
-    lt_tensor_release(h->pending[i]);
-    h->pending[i] = NULL;
+static void read_arguments(call *c) {
+  lua_State *L = c->L;
+  c->inputs = 0;
+  c->in = c->few;
+  for (int i = 0; i < LT_MAX_INPUTS; i++) c->number[i] = 0;
+  lt_attrs_default(&c->attrs, c->op);
+  int at = 1, option = 0;
+  for (int i = 0; i < LT_MAX_INPUTS && c->op->inputs[i].name; i++, at++) {
+    const lt_input *input = &c->op->inputs[i];
+    /* PyTorch's order: x, dim, index */
+    if (i == 1 && c->op->dim_second && lua_type(L, at) == LUA_TNUMBER) {
+      read_option(c, option++, at++);
+    }
+    /* An options table may stand in the place of optional inputs. */
+    if (input->optional && is_options(L, at)) {
+      for (; i < LT_MAX_INPUTS && c->op->inputs[i].name; i++) c->in[c->inputs++] = NULL;
+      break;
+    }
+    if (input->list)
+      read_list(c, i, at);
+    else
+      read_input(c, i, at);
   }
+  read_positional(c, at, option);
 }
 
+/* The userdata of the results come before anything is read: making them may run finalizers, which
+ * may call ops and change tables. From reading to filling them nothing of Lua's runs. */
 static int call_op(lua_State *L) {
+  enum { NAMED = LT_MAX_INPUTS + 2 }; /* arguments that are read whether they are there or not */
   call c;
   c.L = L;
   c.h = lt_host_of(L);
   c.op = lua_touserdata(L, lua_upvalueindex(LT_UP_OWN));
   c.arguments = lua_gettop(L);
-  c.inputs = 0;
-  c.in = c.few;
-  for (int i = 0; i < LT_MAX_INPUTS; i++) c.number[i] = false;
-  drop_pending(c.h);
-  lt_attrs_default(&c.attrs, c.op);
-  int at = 1;
-  for (int i = 0; i < LT_MAX_INPUTS && c.op->inputs[i].name; i++, at++) {
-    const lt_input *input = &c.op->inputs[i];
-    /* An options table may stand in the place of optional inputs. */
-    if (input->optional && is_options(L, at)) {
-      for (; i < LT_MAX_INPUTS && c.op->inputs[i].name; i++) c.in[c.inputs++] = NULL;
-      break;
-    }
-    if (input->list)
-      read_list(&c, i, at);
-    else
-      read_input(&c, i, at);
-  }
-  read_positional(&c, at);
-  int outputs;
-  lt_status status = run(&c, &outputs);
+  if (c.arguments < NAMED) lua_settop(L, NAMED);
+  lt_tensor **slot[LT_MAX_OUTPUTS], *out[LT_MAX_OUTPUTS];
+  int outputs, below = lua_gettop(L);
+  slot[0] = lt_new_tensor_slot(L, c.h);
+  for (int i = 1; i < c.op->results; i++) slot[i] = lt_new_tensor_slot(L, c.h);
+  read_arguments(&c);
+  lt_status status = run(&c, &outputs, out);
   if (status == LT_NO_MEMORY) { /* dead tensors may hold what is missing */
     lua_gc(L, LUA_GCCOLLECT);
-    status = run(&c, &outputs);
+    read_arguments(&c);
+    status = run(&c, &outputs, out);
   }
   if (status != LT_OK) lt_raise(L, c.h, status);
-  lua_settop(L, outputs > 1 ? c.arguments : lua_gettop(L));
-  luaL_checkstack(L, outputs + 4, c.op->name);
-  for (int i = 0; i < outputs; i++) {
-    *lt_new_tensor_slot(L, c.h) = c.h->pending[i];
-    c.h->pending[i] = NULL;
-  }
+  for (int i = 0; i < outputs; i++) *slot[i] = out[i];
+  lua_settop(L, below + outputs);
   lt_collect_if_due(L, c.h);
   return outputs;
 }
@@ -391,6 +397,7 @@ static void describe(lua_State *L, const lt_op *op) {
   set_flag(L, "view", op->view);
   set_flag(L, "cuts", op->cuts);
   set_flag(L, "elementwise", op->kernel != NULL);
+  set_flag(L, "dim_second", op->dim_second);
   set_flag(L, "method", !op->internal && !op->function);
 }
 

@@ -101,10 +101,6 @@ const char *lt_what(lua_State *L, lt_host *h, int index, char text[LT_SHAPE_TEXT
 void lt_host_drop_user(lt_host *h) {
   h->users--;
   if (!h->closing || h->users > 0 || !h->ctx) return;
-  for (int i = 0; i < LT_MAX_OUTPUTS; i++) {
-    lt_tensor_release(h->pending[i]);
-    h->pending[i] = NULL;
-  }
   lt_context_free(h->ctx);
   h->ctx = NULL;
 }

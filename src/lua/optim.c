@@ -10,14 +10,19 @@
  * number of its slot. */
 typedef struct handle {
   lt_optimizer *o;
+  const void *mark; /* &lt_rules: no other library's userdata says so */
 } handle;
 
 /* Tables of variables may nest this deep; deeper ones contain themselves. */
 enum { DEEPEST = 64 };
 
+static bool is_handle(lua_State *L, const handle *u) {
+  return u && lua_rawlen(L, 1) == sizeof *u && u->mark == (const void *)&lt_rules;
+}
+
 static lt_optimizer *check_optimizer(lua_State *L, lt_host *h) {
   handle *u = lua_touserdata(L, 1);
-  if (u && lua_getmetatable(L, 1)) {
+  if (is_handle(L, u) && lua_getmetatable(L, 1)) {
     bool same = lua_rawequal(L, -1, lua_upvalueindex(LT_UP_OWN));
     lua_pop(L, 1);
     if (same && u->o) return u->o;
@@ -31,7 +36,7 @@ static int optimizer_new(lua_State *L) {
   lt_host *h = lt_host_of(L);
   const lt_rule *rule = lt_rules[luaL_checkinteger(L, 1) - 1];
   handle *u = lua_newuserdatauv(L, sizeof *u, 1);
-  u->o = NULL;
+  *u = (handle){NULL, &lt_rules};
   lua_newtable(L);
   lua_setiuservalue(L, -2, 1);
   lua_pushvalue(L, lua_upvalueindex(LT_UP_OWN));
@@ -44,7 +49,7 @@ static int optimizer_new(lua_State *L) {
 static int optimizer_gc(lua_State *L) {
   lt_host *h = lua_touserdata(L, lua_upvalueindex(LT_UP_HOST));
   handle *u = lua_touserdata(L, 1);
-  if (!u || !u->o || !h->ctx) return 0;
+  if (!is_handle(L, u) || !u->o || !h->ctx) return 0;
   lt_optimizer_free(u->o);
   u->o = NULL;
   lt_host_drop_user(h);
@@ -265,7 +270,7 @@ static int optimizer_slot(lua_State *L) {
   if (luaL_checkinteger(L, 2) > o->slots) return 0;
   const lt_slot *s = check_slot(L, h, o);
   char text[LT_LABEL_TEXT];
-  lt_push_tensor(L, h, lt_tensor_retain(s->p));
+  lt_push_tensor(L, h, s->p);
   lua_pushstring(L, lt_slot_text(s, text));
   lua_pushinteger(L, s->group + 1);
   lua_pushinteger(L, s->step);

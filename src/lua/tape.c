@@ -10,16 +10,21 @@
 
 typedef struct handle {
   lt_tape *tape;
+  const void *mark; /* &host->tape_mt: no other library's userdata says so */
 } handle;
+
+static bool is_handle(lua_State *L, const lt_host *h, const handle *u) {
+  if (!u || lua_rawlen(L, 1) != sizeof *u || u->mark != &h->tape_mt) return false;
+  if (!lua_getmetatable(L, 1)) return false;
+  bool same = lua_topointer(L, -1) == h->tape_mt;
+  lua_pop(L, 1);
+  return same;
+}
 
 static handle *tape_handle(lua_State *L, lt_host *h, const char *op) {
   handle *u = lua_touserdata(L, 1);
   char what[LT_SHAPE_TEXT + 32];
-  if (u && lua_getmetatable(L, 1)) {
-    bool same = lua_topointer(L, -1) == h->tape_mt && lua_rawlen(L, 1) == sizeof *u;
-    lua_pop(L, 1);
-    if (same && u->tape) return u;
-  }
+  if (is_handle(L, h, u) && u->tape) return u;
   lt_error(L, h, "%s: takes a tape, got %s", op, lt_what(L, h, 1, what));
   return NULL;
 }
@@ -33,7 +38,7 @@ static int tape_new(lua_State *L) {
   lt_host *h = lt_host_of(L);
   luaL_checktype(L, 1, LUA_TTABLE);
   handle *u = lua_newuserdatauv(L, sizeof *u, 0);
-  u->tape = NULL;
+  *u = (handle){NULL, &h->tape_mt};
   lua_pushvalue(L, 1);
   lua_setmetatable(L, -2);
   h->tape_mt = lua_topointer(L, 1);
@@ -46,9 +51,8 @@ static int tape_new(lua_State *L) {
 static int tape_gc(lua_State *L) {
   lt_host *h = lua_touserdata(L, lua_upvalueindex(LT_UP_HOST));
   handle *u = lua_touserdata(L, 1);
-  if (!h->ctx || !u || !lua_getmetatable(L, 1) || lua_topointer(L, -1) != h->tape_mt || !u->tape) {
-    return 0;
-  }
+  if (!h->ctx || !is_handle(L, h, u) || !u->tape) return 0;
+  h->L = L; /* the coroutine that called last may be gone, and rules are Lua values */
   lt_tape_release(u->tape);
   u->tape = NULL;
   lt_host_drop_user(h);
@@ -92,7 +96,7 @@ static int tape_variables(lua_State *L) {
   lt_tape *tape = check_tape(L, h, "watched_variables");
   lua_createtable(L, (int)tape->variable_count, 0);
   for (int64_t i = 0; i < tape->variable_count; i++) {
-    lt_push_tensor(L, h, lt_tensor_retain(tape->variables[i]));
+    lt_push_tensor(L, h, tape->variables[i]);
     lua_rawseti(L, -2, i + 1);
   }
   return 1;
@@ -146,6 +150,7 @@ static int gradient(lua_State *L) {
     lua_rawseti(L, list, i + 1);
   }
   lt_tensor **result = lua_newuserdatauv(L, (size_t)(sources ? sources : 1) * sizeof *result, 0);
+  h->L = L; /* where the walk calls Lua; a finalizer may have called from elsewhere */
   LT_CHECK(L, h, lt_tape_gradient(tape, targets, target, seeds, sources, source, result));
   for (int i = 0; i < sources; i++) {
     lua_rawgeti(L, list, i + 1);
@@ -189,11 +194,39 @@ static int explain(lua_State *L) {
   return 5;
 }
 
-/* core.no_grad(+1 or -1): depth of lt.no_grad */
+static void check_callable(lua_State *L, lt_host *h, int index, const char *op) {
+  char what[LT_SHAPE_TEXT + 32];
+  if (lua_type(L, index) == LUA_TFUNCTION) return;
+  if (luaL_getmetafield(L, index, "__call") == LUA_TNIL) {
+    lt_error(L, h, "%s: takes a function, got %s", op, lt_what(L, h, index, what));
+  }
+  lua_pop(L, 1);
+}
+
+/* Calls of user's functions by C are calls across which nothing can yield: while a coroutine slept
+ * inside no_grad, the rest of the program would not record either. */
+
+/* lt.no_grad(f, ...): calls f with no tape recording; returns its results */
 static int no_grad(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  h->ctx->no_grad += (int)luaL_checkinteger(L, 1);
-  return 0;
+  check_callable(L, h, 1, "no_grad");
+  h->ctx->no_grad++;
+  int failed = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
+  h->ctx->no_grad--;
+  return failed ? lua_error(L) : lua_gettop(L);
+}
+
+/* tape:paused(f, ...): calls f with recording stopped, also when it raises; returns its results */
+static int tape_paused(lua_State *L) {
+  lt_host *h = lt_host_of(L);
+  handle *u = tape_handle(L, h, "paused");
+  check_callable(L, h, 2, "paused");
+  bool listening = u->tape->listening;
+  lt_tape_stop(u->tape);
+  int failed = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 0);
+  /* f may have used the tape up, closed it, or have called its finalizer by hand */
+  if (listening && u->tape && u->tape->slot >= 0) lt_tape_resume(u->tape);
+  return failed ? lua_error(L) : lua_gettop(L) - 1;
 }
 
 /* core.fail(message): raises it with the user's position */
@@ -285,7 +318,7 @@ static lt_status rule_vjp(void *userdata, lt_vjp *v) {
 /* Wraps a tensor, given as light userdata, for call_rule. */
 static int wrap(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  lt_push_tensor(L, h, lt_tensor_retain(lua_touserdata(L, 1)));
+  lt_push_tensor(L, h, lua_touserdata(L, 1));
   return 1;
 }
 
@@ -330,6 +363,7 @@ void lt_open_tape(lua_State *L, int host, int meta) {
                                        {"stop", tape_stop},
                                        {"resume", tape_resume},
                                        {"reset", tape_reset},
+                                       {"paused", tape_paused},
                                        {"watched_variables", tape_variables},
                                        {"gradient", gradient},
                                        {"explain", explain},

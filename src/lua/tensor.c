@@ -5,10 +5,11 @@
 
 #include <string.h>
 
-/* What a tensor userdata holds. An error may leave it without a tensor. */
+/* What a tensor userdata holds. An error may leave it without a tensor. The mark tells it from
+ * other libraries' userdata of this size that debug.setmetatable gave our metatable. */
 typedef struct handle {
   lt_tensor *t;
-  bool counted; /* among the host's users */
+  const void *mark; /* &host->tensor_mt while it counts among the host's users, then NULL */
 } handle;
 
 /* Variables by address, weak: a variable is always the same userdata. */
@@ -21,7 +22,8 @@ static const int64_t GROWTH = (int64_t)16 << 20;
 
 static handle *test_handle(lua_State *L, const lt_host *h, int index) {
   handle *u = lua_touserdata(L, index);
-  if (!u || lua_rawlen(L, index) != sizeof *u || !lua_getmetatable(L, index)) return NULL;
+  if (!u || lua_rawlen(L, index) != sizeof *u || u->mark != &h->tensor_mt) return NULL;
+  if (!lua_getmetatable(L, index)) return NULL;
   bool same = lua_topointer(L, -1) == h->tensor_mt;
   lua_pop(L, 1);
   return same ? u : NULL;
@@ -42,11 +44,11 @@ lt_tensor *lt_check_tensor(lua_State *L, lt_host *h, int index, const char *op, 
 /* Makes the userdata and puts it in the place of its metatable, on the top of the stack. */
 static lt_tensor **wrap_meta(lua_State *L, lt_host *h) {
   handle *u = lua_newuserdatauv(L, sizeof *u, 0);
-  *u = (handle){0};
+  *u = (handle){NULL, &h->tensor_mt};
+  h->users++;
+  h->L = L; /* a finalizer may have called from another coroutine */
   lua_insert(L, -2);
   lua_setmetatable(L, -2);
-  h->users++;
-  u->counted = true;
   return &u->t;
 }
 
@@ -63,7 +65,8 @@ lt_tensor **lt_new_tensor_slot_outside(lua_State *L, lt_host *h) {
 /* Leaves the variable's userdata on the stack if it has one. */
 static bool push_known_variable(lua_State *L, const lt_tensor *t) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &variables_key);
-  bool known = lua_rawgetp(L, -1, t) == LUA_TUSERDATA;
+  bool known = lua_rawgetp(L, -1, t) == LUA_TUSERDATA &&
+               ((const handle *)lua_touserdata(L, -1))->t == t; /* not finalized by hand */
   lua_remove(L, -2);
   if (!known) lua_pop(L, 1);
   return known;
@@ -77,21 +80,16 @@ static void remember_variable(lua_State *L, const lt_tensor *t) {
 }
 
 void lt_push_tensor(lua_State *L, lt_host *h, lt_tensor *t) {
-  if (t->variable && push_known_variable(L, t)) {
-    lt_tensor_release(t);
-    return;
-  }
-  h->pending[0] = t; /* if the next line runs out of memory, the next call releases it */
-  *lt_new_tensor_slot(L, h) = t;
-  h->pending[0] = NULL;
+  if (t->variable && push_known_variable(L, t)) return;
+  *lt_new_tensor_slot(L, h) = lt_tensor_retain(t);
   if (t->variable) remember_variable(L, t);
   lt_collect_if_due(L, h);
 }
 
 static int tensor_gc(lua_State *L) {
   lt_host *h = lua_touserdata(L, lua_upvalueindex(LT_UP_HOST));
-  handle *u = h->ctx ? test_handle(L, h, 1) : NULL;
-  if (!u || !u->counted) return 0;
+  handle *u = test_handle(L, h, 1);
+  if (!u) return 0;
   lt_tensor *t = u->t;
   *u = (handle){0};
   lt_tensor_release(t);
@@ -321,11 +319,22 @@ static void push_nested(lua_State *L, const lt_tensor *t, int dim, int64_t offse
   }
 }
 
+/* Refuses tables that could not fit: repeated elements and empty rows take no memory before. */
+static void check_nested(lua_State *L, lt_host *h, const lt_tensor *t) {
+  char shape[LT_SHAPE_TEXT];
+  int64_t tables = 1;
+  for (int d = 0; d < t->shape.ndim; d++) tables *= t->shape.size[d] ? t->shape.size[d] : 1;
+  if (tables <= h->ctx->memory_limit / (int64_t)sizeof(lua_Number)) return;
+  lt_error(L, h, "totable: a tensor of shape %s makes larger tables than this machine can hold",
+           lt_shape_text(&t->shape, shape));
+}
+
 /* t:totable(): nested tables, a plain number for 0-d */
 static int totable(lua_State *L) {
   lt_host *h = lt_host_of(L);
   const lt_tensor *t = lt_check_tensor(L, h, 1, "totable", "x");
   luaL_checkstack(L, 2 * LT_MAX_RANK + 2, "totable");
+  check_nested(L, h, t);
   push_nested(L, t, 0, 0);
   return 1;
 }

@@ -115,8 +115,11 @@ void lt_placed_vjp(lt_vjp *v) {
     lt_give_evenly(v, true);
     return;
   }
-  lt_tensor *dy = lt_restore_dims(v, v->dy[0]), *place = lt_restore_dims(v, v->out[1]);
-  lt_give(v, 0, lt_put_along(v, dy, place, lt_get_int(v->attrs, v->op, 0)));
+  int64_t dim = lt_get_int(v->attrs, v->op, 0);
+  lt_shape line = lt_input_spec(v, 0).shape; /* one element along dim, also of a 1-d tensor */
+  if (line.ndim > 0) line.size[dim < 0 ? dim + line.ndim : dim] = 1;
+  lt_tensor *dy = lt_reshape_to(v->s, v->dy[0], &line);
+  lt_give(v, 0, lt_put_along(v, dy, lt_reshape_to(v->s, v->out[1], &line), dim));
 }
 
 static lt_status max_forward(lt_call *c) {
@@ -128,6 +131,7 @@ static lt_status min_forward(lt_call *c) {
 
 const lt_op lt_op_max = {
     .name = "max",
+    .results = 2,
     .doc = "Without dim the largest element; its gradient is spread evenly over equal ones. With "
            "dim two results, the largest along dim and its place (int64, counted from 1, the "
            "first of equal ones); the gradient goes to that place.",
@@ -137,11 +141,13 @@ const lt_op lt_op_max = {
     .forward = max_forward,
     .vjp = lt_placed_vjp,
     .saves = LT_IN(0) | LT_OUT(0) | LT_OUT(1),
-    .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = 2, keepdim = true}", "normal(3, 4), 1"},
+    .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = 2, keepdim = true}", "normal(3, 4), 1",
+               "normal(5), 1"},
 };
 
 const lt_op lt_op_min = {
     .name = "min",
+    .results = 2,
     .doc = "Without dim the smallest element; its gradient is spread evenly over equal ones. With "
            "dim two results, the smallest along dim and its place (int64, counted from 1, the "
            "first of equal ones); the gradient goes to that place.",
@@ -151,7 +157,8 @@ const lt_op lt_op_min = {
     .forward = min_forward,
     .vjp = lt_placed_vjp,
     .saves = LT_IN(0) | LT_OUT(0) | LT_OUT(1),
-    .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = 2, keepdim = true}", "normal(3, 4), 1"},
+    .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = 2, keepdim = true}", "normal(3, 4), 1",
+               "normal(5), 1"},
 };
 
 LT_FAMILY(extremum, &lt_op_ties, &lt_op_amax, &lt_op_amin, &lt_op_argmax, &lt_op_argmin, &lt_op_max,

@@ -102,12 +102,14 @@ struct lt_op {
   const struct lt_kernel *kernel;
   /* Gives the gradients of the inputs (lt_give). NULL: the op has no gradient. */
   void (*vjp)(struct lt_vjp *v);
-  uint32_t saves; /* which tensors the vjp reads: LT_IN(i) | LT_OUT(i) */
-  bool crosswise; /* an input is read only for the gradients of the others (a product) */
-  bool view;      /* forward makes c->out itself, as windows on an input */
-  bool cuts;      /* the gradient ends here on purpose */
-  bool internal;  /* part of another op's gradient; no Lua function */
-  bool function;  /* a Lua function only, no method */
+  uint32_t saves;  /* which tensors the vjp reads: LT_IN(i) | LT_OUT(i) */
+  int results;    /* at most; 0 stands for 1 */
+  bool crosswise;  /* an input is read only for the gradients of the others (a product) */
+  bool view;       /* forward makes c->out itself, as windows on an input */
+  bool cuts;       /* the gradient ends here on purpose */
+  bool internal;   /* part of another op's gradient; no Lua function */
+  bool function;   /* a Lua function only, no method */
+  bool dim_second; /* in Lua the first option may stand behind x: x, dim, index */
   const char *sample[LT_MAX_SAMPLES]; /* arguments as Lua text, for the tests of every op */
 };
 

@@ -95,6 +95,7 @@ static void sort_vjp(lt_vjp *v) {
 
 const lt_op lt_op_sort = {
     .name = "sort",
+    .results = 2,
     .doc = "The elements in order along dim, and the places they came from (int64, counted from "
            "1). Equal elements keep their order, whether stable is asked for or not; NaN counts "
            "as the largest.",
@@ -152,6 +153,7 @@ static lt_status topk_forward(lt_call *c) {
 
 const lt_op lt_op_topk = {
     .name = "topk",
+    .results = 2,
     .doc = "The k largest elements along dim, or smallest with largest = false, in order, and "
            "their places (int64, counted from 1). Of equal elements the first are taken. sorted = "
            "false allows any order, and gives the same.",
@@ -241,6 +243,7 @@ static lt_status median_forward(lt_call *c) {
 
 const lt_op lt_op_median = {
     .name = "median",
+    .results = 2,
     .doc = "The middle element in order, of an even number the lower one; NaN if there is one. "
            "With dim two results, the median along dim and its place (int64, counted from 1). "
            "The gradient goes as that of max.",
@@ -250,7 +253,7 @@ const lt_op lt_op_median = {
     .forward = median_forward,
     .vjp = lt_placed_vjp,
     .saves = LT_IN(0) | LT_OUT(0) | LT_OUT(1),
-    .sample = {"normal(5)", "normal(2, 3, 4), {dim = 3, keepdim = true}"},
+    .sample = {"normal(5)", "normal(2, 3, 4), {dim = 3, keepdim = true}", "normal(5), 1"},
 };
 
 /* ---- searchsorted ------------------------------------------------------------------------ */

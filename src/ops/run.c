@@ -231,6 +231,9 @@ static lt_status execute(lt_call *c) {
   LT_TRY(check(c));
   c->outputs = 1;
   LT_TRY(c->op->infer(c));
+  if (c->outputs > 1 && c->outputs > c->op->results) {
+    return lt_fail(c->ctx, "%s: its block does not announce %d results", c->op->name, c->outputs);
+  }
   for (int i = 0; i < c->outputs && !c->op->view; i++) {
     LT_TRY(lt_tensor_new(c->ctx, c->op->name, c->result[i].dtype, &c->result[i].shape, &c->out[i]));
   }

@@ -322,6 +322,7 @@ static void cumulate_vjp(lt_vjp *v) {
 
 const lt_op lt_op_cummax = {
     .name = "cummax",
+    .results = 2,
     .doc = "Largest element so far along dim, and its place (counted from 1; the latest of equal "
            "ones). NaN counts as the largest and stays.",
     .inputs = {{"x", LT_ANY}},
@@ -335,6 +336,7 @@ const lt_op lt_op_cummax = {
 
 const lt_op lt_op_cummin = {
     .name = "cummin",
+    .results = 2,
     .doc = "Smallest element so far along dim, and its place (counted from 1; the latest of equal "
            "ones). NaN counts as the smallest and stays.",
     .inputs = {{"x", LT_ANY}},

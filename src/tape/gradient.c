@@ -254,7 +254,7 @@ lt_status lt_tape_gradient(lt_tape *tape, int targets, lt_tensor *const *target,
   ctx->has_site = outer_has_site;
   close_table(&t);
   tape->walking = false;
-  if (!tape->persistent) lt_tape_spend(tape);
+  if (!tape->persistent || tape->closed) lt_tape_spend(tape);
   lt_tape_release(tape);
   return status;
 }

@@ -232,6 +232,7 @@ lt_status lt_record(lt_call *c, const lt_closure *closure) {
     if (status == LT_OK) status = lt_tape_append(tape, n);
     if (status == LT_OK) n->holders++;
   }
+  if (status != LT_OK && n->holders == 0) drop_values(n); /* the history needs none */
   for (int i = 0; i < c->outputs; i++) {
     if (lt_dtype_is_float((lt_dtype)c->out[i]->dtype)) c->out[i]->tapes = tapes;
   }

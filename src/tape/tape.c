@@ -13,7 +13,7 @@ static int64_t slot_of(const lt_ids *set, uint64_t id) {
 }
 
 bool lt_ids_has(const lt_ids *set, uint64_t id) {
-  return set->count > 0 && set->slot[slot_of(set, id)] == id;
+  return set->count > 0 && id != 0 && set->slot[slot_of(set, id)] == id;
 }
 
 lt_status lt_ids_add(lt_context *ctx, lt_ids *set, uint64_t id) {
@@ -98,9 +98,8 @@ void lt_tape_consume(lt_tape *t) {
 
 void lt_tape_close(lt_tape *t) {
   leave(t);
-  if (t->closed || t->walking) return;
-  if (!t->spent) let_values_go(t);
-  t->spent = t->closed = true;
+  t->closed = true;
+  if (!t->walking) lt_tape_spend(t); /* a walk ends with it */
 }
 
 void lt_tape_spend(lt_tape *t) {
@@ -140,7 +139,7 @@ void lt_tape_stop(lt_tape *t) {
 }
 
 lt_status lt_tape_resume(lt_tape *t) {
-  LT_TRY(lt_tape_check(t, "resume"));
+  if (t->slot < 0 || !t->walking) LT_TRY(lt_tape_check(t, "resume"));
   t->listening = true;
   t->ctx->listening |= (uint64_t)1 << t->slot;
   return LT_OK;
