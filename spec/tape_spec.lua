@@ -108,7 +108,7 @@ describe("tape:gradient", function()
       print(tape:gradient(y, x):item())
     ]]
     f:flush()
-    local pipe = io.popen("ulimit -s 256; " .. program .. " " .. file .. " 2>&1")
+    local pipe = io.popen("ulimit -s 256; '" .. program .. "' " .. file .. " 2>&1")
     assert.equal("1000001.0\n", pipe:read("a"))
     assert.is_true(pipe:close())
     os.remove(file)

@@ -1,7 +1,11 @@
 --- The face of the library. The C half has filled `lt` with the ops and constructors; here come
 --- the tape, printing, and the parts that are loaded when they are first asked for.
+
 ---@class luatape
 local lt, core = ...
+
+local list_ops = lt.list_ops
+lt.list_ops = nil
 
 --- Parts that are Lua modules of their own, loaded on first use.
 local lazy = { nn = "luatape.nn", optim = "luatape.optim", data = "luatape.data" }
@@ -10,7 +14,7 @@ setmetatable(lt, {
   __index = function(t, key)
     local value
     if key == "ops" then
-      value = t.list_ops()
+      value = list_ops()
     elseif key == "help" then
       core.import("luatape.help")
       return rawget(t, key)

@@ -97,12 +97,14 @@ local function collect(value, flat, op, depth)
 end
 
 --- Gradients come as a table of the sources' shape; why(source) tells the reason of a `false`.
+---@class luatape.gradients
 local Gradients = { __name = "luatape.gradients" }
 Gradients.__index = Gradients
 
 --- What each table of gradients was asked of; weak, so that it lives no longer than they do.
 local asked = setmetatable({}, { __mode = "k" })
 
+--- Why there is, or is not, a gradient of that source.
 ---@param source luatape.tensor one of the sources
 ---@return luatape.why
 function Gradients:why(source)

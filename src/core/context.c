@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { HISTORY_LIMIT = 65536 };
+enum { HISTORY_LIMIT = 65536, CHUNKS_LIMIT = 65536 };
 
 /* Below this much work a second thread costs more than it brings. */
 static const int64_t OPERATIONS_PER_THREAD = 1 << 18;
@@ -34,6 +34,7 @@ void lt_context_free(lt_context *ctx) {
   free(ctx->history.nodes);
   for (uint32_t i = 0; i < ctx->chunks.count; i++) free(ctx->chunks.names[i]);
   free(ctx->chunks.names);
+  free(ctx->chunks.slot);
   lt_pool_trim(&ctx->pool);
   lt_spare_free(&ctx->spare);
   free(ctx);
@@ -68,22 +69,41 @@ int lt_threads_for(const lt_context *ctx, int64_t operations) {
   return most < ctx->threads ? (int)most : ctx->threads;
 }
 
+/* Where the name is, or could be put. */
+static uint32_t slot_of(const lt_chunks *c, const char *name) {
+  uint32_t hash = 2166136261u, mask = 2 * c->capacity - 1; /* FNV-1a */
+  for (const char *p = name; *p; p++) hash = (hash ^ (unsigned char)*p) * 16777619u;
+  hash &= mask;
+  while (c->slot[hash] && strcmp(c->names[c->slot[hash] - 1], name) != 0) hash = (hash + 1) & mask;
+  return hash;
+}
+
+static bool grow_chunks(lt_chunks *c) {
+  lt_chunks grown = *c;
+  grown.capacity = c->capacity ? 2 * c->capacity : 8;
+  grown.slot = calloc(2 * (size_t)grown.capacity, sizeof *grown.slot);
+  if (!grown.slot) return false;
+  grown.names = realloc(c->names, grown.capacity * sizeof *grown.names);
+  if (!grown.names) {
+    free(grown.slot);
+    return false;
+  }
+  for (uint32_t i = 0; i < c->count; i++) grown.slot[slot_of(&grown, grown.names[i])] = i + 1;
+  free(c->slot);
+  *c = grown;
+  return true;
+}
+
 uint32_t lt_chunk_number(lt_context *ctx, const char *name) {
   lt_chunks *c = &ctx->chunks;
   if (c->last && strcmp(c->names[c->last - 1], name) == 0) return c->last;
-  for (uint32_t i = 0; i < c->count; i++) {
-    if (strcmp(c->names[i], name) == 0) return c->last = i + 1;
-  }
-  if (c->count == c->capacity) {
-    uint32_t capacity = c->capacity ? 2 * c->capacity : 8;
-    char **names = realloc(c->names, capacity * sizeof *names);
-    if (!names) return 0;
-    c->names = names;
-    c->capacity = capacity;
-  }
+  uint32_t found = c->capacity ? c->slot[slot_of(c, name)] : 0;
+  if (found) return c->last = found;
+  if (c->count == CHUNKS_LIMIT || (c->count == c->capacity && !grow_chunks(c))) return 0;
   char *copy = strdup(name);
   if (!copy) return 0;
   c->names[c->count++] = copy;
+  c->slot[slot_of(c, name)] = c->count;
   return c->last = c->count;
 }
 

@@ -27,6 +27,7 @@ typedef struct lt_history {
 /* Names of the user's chunks, as lt_site.chunk numbers them from 1. */
 typedef struct lt_chunks {
   char **names;
+  uint32_t *slot; /* numbers, by hash of the name; 0 is empty; twice the capacity */
   uint32_t count, capacity;
   uint32_t last; /* the one found last: most calls come from one file */
 } lt_chunks;
@@ -67,7 +68,8 @@ lt_status lt_check_interrupt(lt_context *ctx);
  * children. Never changes results, only time. */
 int lt_threads_for(const lt_context *ctx, int64_t operations);
 
-/* The number of a chunk's name, adding it when it is new. 0 when memory is short. */
+/* The number of a chunk's name, adding it when it is new. 0 when memory is short, and for new ones
+ * after the first 65,536: programs that never stop loading text do not grow. */
 uint32_t lt_chunk_number(lt_context *ctx, const char *name);
 /* "train.lua:11", "train.lua:11 (in a tail call)" for the frame below a lost one, "?" for an
  * unknown site. Returns `text`. */

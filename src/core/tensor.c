@@ -95,6 +95,13 @@ void lt_tensor_release(lt_tensor *t) {
   lt_spare_give(&t->ctx->spare, t, sizeof *t);
 }
 
+bool lt_tensor_repeats(const lt_tensor *t) {
+  for (int d = 0; d < t->shape.ndim; d++) {
+    if (t->strides[d] == 0 && t->shape.size[d] > 1) return t->numel > 0;
+  }
+  return false;
+}
+
 lt_status lt_tensor_set_name(lt_tensor *t, const char *name) {
   char *copy = NULL;
   if (name) {

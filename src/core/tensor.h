@@ -47,6 +47,9 @@ static inline lt_tensor *lt_tensor_retain(lt_tensor *t) {
 }
 void lt_tensor_release(lt_tensor *t); /* NULL is allowed */
 
+/* Do several elements share one place in memory, as expand makes them? */
+bool lt_tensor_repeats(const lt_tensor *t);
+
 /* Sets or (name NULL) removes the name. */
 lt_status lt_tensor_set_name(lt_tensor *t, const char *name);
 

@@ -33,12 +33,16 @@ static place read_entry(lua_State *L, lt_host *h) {
     return (place){.one = true, .first = read_place(L, h, top, "an entry")};
   }
   int n = (int)lua_rawlen(L, top);
-  if (n == 0) return (place){.all = true};
+  lua_pushnil(L);
+  if (n == 0 && !lua_next(L, top)) return (place){.all = true};
+  lua_settop(L, top);
   if (n > 3 || n < 2) lt_error(L, h, "index: a range is {first, last} or {first, last, step}");
   place p = {.step = 1};
   for (int i = 1; i <= n; i++) lua_rawgeti(L, top, i);
   p.first = read_place(L, h, top + 1, "first");
-  p.last = read_place(L, h, top + 2, "last");
+  /* {first, 0} ends before the first element, as string.sub does: nothing. */
+  bool none = lua_type(L, top + 2) == LUA_TNUMBER && lua_tonumber(L, top + 2) == 0;
+  p.last = none ? INT64_MIN : read_place(L, h, top + 2, "last");
   if (n == 3) p.step = lua_tointeger(L, top + 3);
   if (p.step < 1) lt_error(L, h, "index: step must be a positive integer");
   lua_settop(L, top);

@@ -50,6 +50,16 @@ static int import(lua_State *L) {
   return 1;
 }
 
+/* core.sources() -> the texts by name: lt.help reads their comments. */
+static int sources(lua_State *L) {
+  lua_newtable(L);
+  for (const lt_lua_text *t = lt_lua_half; t->name; t++) {
+    lua_pushlstring(L, t->text, t->length);
+    lua_setfield(L, -2, t->name);
+  }
+  return 1;
+}
+
 /* A loader for package.preload: require hands the name over. */
 static void add_preloads(lua_State *L, int import_at) {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
@@ -90,6 +100,8 @@ int luaopen_luatape(lua_State *L) {
   lt_open_data(L, 1, 2);
   lua_pushvalue(L, 2);
   lua_setfield(L, 4, "tensor_meta");
+  lua_pushcfunction(L, sources);
+  lua_setfield(L, 4, "sources");
   lua_pushvalue(L, 3);
   lua_pushvalue(L, 4);
   lua_newtable(L);

@@ -167,6 +167,13 @@ enum { APPROXIMATE };
 LT_KERNEL_1(gelu, x, x *GELU_PHI(x))
 LT_KERNEL_2(gelu_backward, dy, x, dy *(GELU_PHI(x) + x * GELU_DPHI(x)))
 
+/* 1 - tanh(u)^2 = 4 sigmoid(2 u) sigmoid(-2 u), also where tanh(u) is near 1 */
+static lt_tensor *tanh_slope(lt_vjp *v, lt_tensor *u) {
+  lt_tensor *high = call(v, &lt_op_sigmoid, lt_scale(v->s, u, 2));
+  lt_tensor *low = call(v, &lt_op_sigmoid, lt_scale(v->s, u, -2));
+  return lt_scale(v->s, lt_mul(v->s, high, low), 4);
+}
+
 /* 2 phi' + x phi'' */
 static lt_tensor *gelu_second(lt_vjp *v, lt_tensor *x) {
   lt_scope *s = v->s;
@@ -176,13 +183,12 @@ static lt_tensor *gelu_second(lt_vjp *v, lt_tensor *x) {
     return lt_scale(s, lt_mul(s, bell, lt_shift(s, square, -2)), -0.5 * SQRT_TWO_BY_PI);
   }
   /* (1 - t^2) (u' + x u'' / 2 - x t u'^2) with t = tanh(u) */
-  lt_tensor *u = lt_mul(s, x, lt_shift(s, lt_scale(s, square, GELU_CUBIC), 1));
-  lt_tensor *t = call(v, &lt_op_tanh, lt_scale(s, u, SQRT_TWO_BY_PI));
+  lt_tensor *cubic = lt_mul(s, x, lt_shift(s, lt_scale(s, square, GELU_CUBIC), 1));
+  lt_tensor *u = lt_scale(s, cubic, SQRT_TWO_BY_PI), *t = call(v, &lt_op_tanh, u);
   lt_tensor *du = lt_scale(s, lt_shift(s, lt_scale(s, square, 3 * GELU_CUBIC), 1), SQRT_TWO_BY_PI);
   lt_tensor *curve = lt_scale(s, square, 3 * GELU_CUBIC * SQRT_TWO_BY_PI);
   lt_tensor *bend = lt_mul(s, lt_mul(s, x, t), lt_mul(s, du, du));
-  lt_tensor *flat = lt_shift(s, lt_neg(s, lt_mul(s, t, t)), 1);
-  return lt_mul(s, flat, lt_sub(s, lt_add(s, du, curve), bend));
+  return lt_mul(s, tanh_slope(v, u), lt_sub(s, lt_add(s, du, curve), bend));
 }
 
 LT_UNARY(gelu, LT_IN(0), gelu_second,
@@ -222,8 +228,8 @@ LT_KERNEL_2(mish_backward, dy, x,
 static lt_tensor *mish_second(lt_vjp *v, lt_tensor *x) {
   lt_scope *s = v->s;
   lt_tensor *y = call(v, &lt_op_sigmoid, x);
-  lt_tensor *t = call(v, &lt_op_tanh, call(v, &lt_op_softplus, x));
-  lt_tensor *slope = lt_mul(s, y, lt_shift(s, lt_neg(s, lt_mul(s, t, t)), 1));
+  lt_tensor *u = call(v, &lt_op_softplus, x), *t = call(v, &lt_op_tanh, u);
+  lt_tensor *slope = lt_mul(s, y, tanh_slope(v, u));
   lt_tensor *rest = lt_mul(s, y, lt_shift(s, lt_scale(s, t, 2), 1));
   lt_tensor *bend = lt_mul(s, x, lt_shift(s, lt_neg(s, rest), 1));
   return lt_mul(s, slope, lt_shift(s, bend, 2));

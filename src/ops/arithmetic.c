@@ -1,5 +1,6 @@
 /* The four operations, the sign and the remainders: the ops behind + - * / // % and unary minus,
  * and the products that add up in one pass. Integers stay integers except in a true quotient. */
+#include "kernels/copy.h"
 #include "kernels/elementwise.h"
 #include "kernels/find.h"
 #include "ops/family.h"
@@ -156,7 +157,13 @@ static inline double remainder_float(double x, double d) {
 static lt_status check_divisor(lt_call *c) {
   const lt_tensor *other = c->in[1];
   if (lt_dtype_is_float(c->dtype) || lt_shape_numel(&c->result[0].shape) == 0) return LT_OK;
-  if (!lt_holds_int(other, 0, 0)) return LT_OK;
+  bool holds = lt_holds_int(other, 0, 0);
+  if (other->shape.ndim == 0) { /* 256 is 0 as uint8, in which a number meets such a tensor */
+    int64_t as[1] = {0};        /* room for any type */
+    lt_convert(1, c->dtype, as, 1, (lt_dtype)other->dtype, other->data, 1);
+    holds = as[0] == 0;
+  }
+  if (!holds) return LT_OK;
   return lt_fail(c->ctx, "%s: integer division by zero (other, %s, holds a 0)", c->op->name,
                  lt_dtype_name((lt_dtype)other->dtype));
 }

@@ -12,7 +12,7 @@ extern const lt_op lt_op_eq, lt_op_ne, lt_op_lt, lt_op_le, lt_op_gt, lt_op_ge, l
 extern const lt_op lt_op_maximum, lt_op_minimum, lt_op_clamp, lt_op_where, lt_op_masked_fill;
 extern const lt_op lt_op_reshape, lt_op_expand, lt_op_transpose, lt_op_slice, lt_op_select;
 extern const lt_op lt_op_masked_select;
-extern const lt_op lt_op_to, lt_op_detach;
+extern const lt_op lt_op_to, lt_op_clone, lt_op_detach;
 extern const lt_op lt_op_sum, lt_op_mean, lt_op_softmax, lt_op_log_softmax, lt_op_logsumexp;
 extern const lt_op lt_op_cumsum_either, lt_op_shift, lt_op_recurrence, lt_op_product_before;
 extern const lt_op lt_op_take_along, lt_op_put_along, lt_op_exp_difference, lt_op_div_or_zero;

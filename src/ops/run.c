@@ -249,7 +249,9 @@ lt_status lt_run(lt_context *ctx, const lt_op *op, int inputs, lt_tensor *const 
     attrs = &own;
   }
   lt_call c = {.ctx = ctx, .op = op, .attrs = attrs, .own = &own, .inputs = inputs, .in = in};
+  uint64_t drawn = ctx->random.offset;
   lt_status status = execute(&c);
+  if (status != LT_OK) ctx->random.offset = drawn; /* a failed call may be made again */
   for (int i = 0; i < c.outputs; i++) {
     if (status == LT_OK)
       out[i] = c.out[i];

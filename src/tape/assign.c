@@ -4,6 +4,13 @@
 #include "tape/tape.h"
 
 lt_status lt_assign_begin(lt_context *ctx, const lt_tensor *t, const char *op) {
+  if (lt_tensor_repeats(t)) {
+    char shape[LT_SHAPE_TEXT];
+    return lt_fail(ctx,
+                   "%s: elements of '%s' (%s) share memory, as expand makes them; write into its "
+                   "x:clone()",
+                   op, t->name ? t->name : "the tensor", lt_shape_text(&t->shape, shape));
+  }
   if (t->variable || ctx->no_grad) return LT_OK;
   for (uint64_t left = ctx->listening; left; left &= left - 1) {
     const lt_tape *tape = ctx->tapes[__builtin_ctzll(left)];

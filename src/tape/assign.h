@@ -5,7 +5,8 @@
 
 #include "tape/node.h"
 
-/* Refuses values that a listening tape recorded: their gradient would silently be wrong. */
+/* Refuses values that a listening tape recorded, as their gradient would silently be wrong, and
+ * windows whose elements share memory. */
 lt_status lt_assign_begin(lt_context *ctx, const lt_tensor *t, const char *op);
 
 /* After the write: a new version of the memory, written here. `source` (NULL: a number) is what

@@ -1,5 +1,6 @@
 /* The backward walk: a loop over the tape's nodes, from the last to the first. One table says
  * which values lie on a path from a source (only they get gradients) and what has arrived. */
+#include "ops/ops.h"
 #include "tape/tape.h"
 #include "tape/vjp.h"
 
@@ -233,6 +234,25 @@ static lt_status check_seeds(lt_context *ctx, int targets, lt_tensor *const *tar
   return LT_OK;
 }
 
+/* Gradients become memory of their own: written in place, one must not change another, nor a
+ * seed. */
+static lt_status separate(lt_context *ctx, int sources, lt_tensor **gradients) {
+  for (int i = 0; i < sources; i++) {
+    lt_tensor *g = gradients[i];
+    if (!g || (g->refs == 1 && g->block->refs == 1 && !lt_tensor_repeats(g))) continue;
+    lt_scope s;
+    lt_scope_open(&s, ctx);
+    lt_tensor *own = lt_do1(&s, &lt_op_clone, NULL, g);
+    if (own) {
+      lt_tensor_release(g);
+      gradients[i] = lt_tensor_retain(own);
+    }
+    lt_scope_close(&s);
+    LT_TRY(s.status);
+  }
+  return LT_OK;
+}
+
 lt_status lt_tape_gradient(lt_tape *tape, int targets, lt_tensor *const *target,
                            lt_tensor *const *seeds, int sources, lt_tensor *const *source,
                            lt_tensor **gradients) {
@@ -250,9 +270,17 @@ lt_status lt_tape_gradient(lt_tape *tape, int targets, lt_tensor *const *target,
   ctx->has_site = true; /* backward operations belong to the line of their forward ones */
   ctx->site = tape->opened;
   lt_status status = walk(&t, tape, targets, target, seeds, sources, source, gradients);
+  close_table(&t);
+  if (status == LT_OK) {
+    ctx->site = tape->opened;
+    status = separate(ctx, sources, gradients);
+  }
+  for (int i = 0; i < sources && status != LT_OK; i++) {
+    lt_tensor_release(gradients[i]);
+    gradients[i] = NULL;
+  }
   ctx->site = outer_site;
   ctx->has_site = outer_has_site;
-  close_table(&t);
   tape->walking = false;
   if (!tape->persistent || tape->closed) lt_tape_spend(tape);
   lt_tape_release(tape);

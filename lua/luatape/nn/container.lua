@@ -6,6 +6,7 @@ local module = core.import "luatape.nn.module"
 --- Layers one after the other: nn.Sequential{ a, b } or nn.Sequential(a, b). A layer is a module
 --- or a function of one tensor; m[1] is the first.
 ---@class luatape.nn.Sequential: luatape.nn.module
+---@overload fun(...: luatape.nn.module|function|table): luatape.nn.Sequential
 local Sequential = module.new("Sequential", function(self, ...)
   local layers = table.pack(...)
   if layers.n == 1 and type(layers[1]) == "table" and not module.is_layer(layers[1]) then

@@ -62,6 +62,8 @@ end
 
 --- Sets elements to 0 with probability p and scales the others by 1 / (1 - p), in training only:
 --- nn.Dropout(p) or nn.Dropout{p = 0.5}. Srivastava et al. 2014.
+---@class luatape.nn.Dropout: luatape.nn.module
+---@overload fun(options: number|{ p: number? }?): luatape.nn.Dropout
 local Dropout = module.new("Dropout", function(self, options)
   if type(options) ~= "table" then options = { p = options } end
   options = arguments.options("Dropout", options, { p = true })
@@ -79,6 +81,8 @@ function Dropout:extra_repr() return ("p=%g"):format(self.p) end
 functions.Dropout = Dropout
 
 --- Merges the dimensions start_dim (default 2: all but the batch's) to end_dim (default -1).
+---@class luatape.nn.Flatten: luatape.nn.module
+---@overload fun(options: { start_dim: integer?, end_dim: integer? }?): luatape.nn.Flatten
 local Flatten = module.new("Flatten", function(self, options)
   options = arguments.options("Flatten", options, { start_dim = true, end_dim = true })
   for name, dim in pairs(options) do
@@ -109,6 +113,8 @@ end
 functions.Flatten = Flatten
 
 --- Gives back what it is given.
+---@class luatape.nn.Identity: luatape.nn.module
+---@overload fun(): luatape.nn.Identity
 local Identity = module.new("Identity")
 function Identity.forward(_, ...) return ... end
 functions.Identity = Identity

@@ -3,6 +3,7 @@
 local lt, core = ...
 local fail = core.import("luatape.arguments").fail
 
+---@class luatape.nn.init
 local initializers = {}
 
 local function check(op, t)
@@ -42,6 +43,7 @@ function initializers.normal_(t, mean, std)
   return (draw(t, lt.randn, std, mean))
 end
 
+--- The same number everywhere.
 ---@param t luatape.tensor
 ---@param value number
 ---@return luatape.tensor
@@ -50,6 +52,7 @@ function initializers.constant_(t, value)
   return (fill(t, lt.full_like(t, value)))
 end
 
+--- Zeros.
 ---@param t luatape.tensor
 ---@return luatape.tensor
 function initializers.zeros_(t)
@@ -57,6 +60,7 @@ function initializers.zeros_(t)
   return (fill(t, lt.zeros_like(t)))
 end
 
+--- Ones.
 ---@param t luatape.tensor
 ---@return luatape.tensor
 function initializers.ones_(t)

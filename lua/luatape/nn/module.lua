@@ -191,6 +191,8 @@ end
 
 --- Takes the parameters out of training: tapes do not watch them.
 function Module:freeze() return (set_trainable(self, false)) end
+
+--- The opposite of freeze.
 function Module:unfreeze() return (set_trainable(self, true)) end
 
 --- Makes all parameters and buffers float32 or float64. They are new variables, so optimizers are
@@ -355,19 +357,7 @@ local function call_forward(self)
   fail("%s: has no forward; define it: function %s:forward(x)", self.class_name, self.class_name)
 end
 
---- A class of modules. Calling it makes a module and runs constructor(self, ...); parameters and
---- modules that are assigned to its fields are found by themselves, in that order (Lua carries out
---- `self.a, self.b = x, y` from right to left). The class's forward is what calling a module does.
----
----     local Net = nn.module("Net", function(self, hidden)
----       self.first = nn.Linear(2, hidden)
----       self.second = nn.Linear(hidden, 1)
----     end)
----     function Net:forward(x) return (self.second(self.first(x):tanh())) end
----     local net = Net(16)
----@param name string
----@param constructor fun(self: luatape.nn.module, ...)? must return nothing
----@return luatape.nn.module
+--- See nn.module.
 function module.new(name, constructor)
   if type(name) ~= "string" then fail("module: the name must be a string, got %s", type(name)) end
   if constructor ~= nil and type(constructor) ~= "function" then

@@ -3,6 +3,7 @@ local lt, core = ...
 local fail = core.import("luatape.arguments").fail
 local is_tensor = lt.is_tensor
 
+---@class luatape.optim
 local clip = {}
 
 local function check_bound(op, name, value)

@@ -1,0 +1,336 @@
+---@meta luatape
+
+-- Made by scripts/reference: the types of all ops, for lua-language-server.
+
+---@class luatape
+---@field abs fun(x: luatape.tensor|number): luatape.tensor, ... Absolute value, y = |x|, element by element. The gradient at 0 is 0. Also a method. Differentiable.
+---@field acos fun(x: luatape.tensor|number): luatape.tensor, ... Arccosine in radians, element by element; NaN outside [-1, 1]. Also a method. Differentiable.
+---@field acosh fun(x: luatape.tensor|number): luatape.tensor, ... Inverse hyperbolic cosine, element by element; NaN for x < 1. Also a method. Differentiable.
+---@field add fun(x: luatape.tensor|number, other: luatape.tensor|number, ...: any|{ alpha: number? }): luatape.tensor, ... Sum, y = x + alpha * other, element by element with broadcasting. Also x + other. Also a method. Differentiable.
+---@field addcdiv fun(x: luatape.tensor|number, tensor1: luatape.tensor|number, tensor2: luatape.tensor|number, ...: any|{ value: number? }): luatape.tensor, ... y = x + value * tensor1 / tensor2, element by element with broadcasting; integers become floats. Also a method. Differentiable.
+---@field addcmul fun(x: luatape.tensor|number, tensor1: luatape.tensor|number, tensor2: luatape.tensor|number, ...: any|{ value: number? }): luatape.tensor, ... y = x + value * tensor1 * tensor2, element by element with broadcasting. Also a method. Differentiable.
+---@field all fun(x: luatape.tensor|number, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... Are all elements other than 0 (or true)? As bool, over the dimensions in dim, by default all. Of nothing: true. Also a method. No gradient.
+---@field amax fun(x: luatape.tensor|number, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... Largest element over the dimensions in dim, by default all. The gradient is spread evenly over equal ones. Also a method. Differentiable.
+---@field amin fun(x: luatape.tensor|number, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... Smallest element over the dimensions in dim, by default all. The gradient is spread evenly over equal ones. Also a method. Differentiable.
+---@field any fun(x: luatape.tensor|number, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... Is an element other than 0 (or true)? As bool, over the dimensions in dim, by default all. Of nothing: false. Also a method. No gradient.
+---@field argmax fun(x: luatape.tensor|number, ...: any|{ dim: integer?, keepdim: boolean? }): luatape.tensor, ... Place of the largest element along dim, the first of equal ones, counted from 1, as int64; without dim the place in row-major order. Also a method. No gradient.
+---@field argmin fun(x: luatape.tensor|number, ...: any|{ dim: integer?, keepdim: boolean? }): luatape.tensor, ... Place of the smallest element along dim, the first of equal ones, counted from 1, as int64; without dim the place in row-major order. Also a method. No gradient.
+---@field argsort fun(x: luatape.tensor|number, ...: any|{ dim: integer?, descending: boolean?, stable: boolean? }): luatape.tensor, ... The places of the elements in order along dim (int64, counted from 1): the second result of sort. Also a method. No gradient.
+---@field asin fun(x: luatape.tensor|number): luatape.tensor, ... Arcsine in radians, element by element; NaN outside [-1, 1]. Also a method. Differentiable.
+---@field asinh fun(x: luatape.tensor|number): luatape.tensor, ... Inverse hyperbolic sine, element by element. Also a method. Differentiable.
+---@field atan fun(x: luatape.tensor|number): luatape.tensor, ... Arctangent in radians, element by element. Also a method. Differentiable.
+---@field atan2 fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Angle of the point (other, x) seen from the origin, in (-pi, pi]; with broadcasting. Also a method. Differentiable.
+---@field atanh fun(x: luatape.tensor|number): luatape.tensor, ... Inverse hyperbolic tangent, element by element; NaN outside [-1, 1]. Also a method. Differentiable.
+---@field bernoulli fun(x: luatape.tensor|number, ...: any|{ p: number? }): luatape.tensor, ... 1 with the probability that x says at each place, else 0, in the shape and dtype of x. With p that is the probability everywhere. x passes no gradient on. Also a method. No gradient.
+---@field bmm fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Products of matrices in two batches of equal size, b x m x k by b x k x n. Also a method. Differentiable.
+---@field cat fun(tensors: luatape.tensor[], ...: any|{ dim: integer? }): luatape.tensor, ... The tensors of a list one behind the other along dimension dim, in which alone they may differ; of the dtype in which they meet. Differentiable.
+---@field ceil fun(x: luatape.tensor|number): luatape.tensor, ... The smallest integer >= x, element by element, in x's type. The gradient is 0. Also a method. Differentiable.
+---@field celu fun(x: luatape.tensor|number, ...: any|{ alpha: number? }): luatape.tensor, ... Continuously differentiable elu, y = x where x > 0, else alpha * (e^(x / alpha) - 1), element by element. Barron 2017, arXiv 1704.07483. Also a method. Differentiable.
+---@field clamp fun(x: luatape.tensor|number, lo: luatape.tensor|number?, hi: luatape.tensor|number?, ...: any|{ min: number?, max: number? }): luatape.tensor, ... x kept within bounds, y = minimum(maximum(x, lo), hi); either bound may be missing. They are tensors that broadcast, or numbers, which can also be given as min and max. NaN stays NaN; where lo > hi the result is hi. Also a method. Differentiable.
+---@field clone fun(x: luatape.tensor|number): luatape.tensor, ... A copy of x with memory of its own; the gradient passes through. Also a method. Differentiable.
+---@field contiguous fun(x: luatape.tensor|number): luatape.tensor, ... x laid out row by row without gaps: a view of x if it lies so already, else a copy. Also a method. A view where it can be. Differentiable.
+---@field copysign fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... The magnitude of x with the sign of other (that of a zero counts); with broadcasting. The gradient of other is zero. Also a method. Differentiable.
+---@field cos fun(x: luatape.tensor|number): luatape.tensor, ... Cosine of x in radians, element by element. Also a method. Differentiable.
+---@field cosh fun(x: luatape.tensor|number): luatape.tensor, ... Hyperbolic cosine, element by element. Also a method. Differentiable.
+---@field count_nonzero fun(x: luatape.tensor|number, ...: any|{ dim: (integer|integer[])? }): luatape.tensor, ... Number of elements other than 0 (NaN is one), as int64, over the dimensions in dim, by default all. Also a method. No gradient.
+---@field cross_entropy fun(input: luatape.tensor|number, target: luatape.tensor|number, weight: luatape.tensor|number?, ...: any|{ reduction: ("mean"|"sum"|"none")?, ignore_index: integer?, label_smoothing: number? }): luatape.tensor, ... Cross entropy of logits: -log softmax(input) at the label, its mean over places, weighted by the weight of each label's class. input is C, N x C or N x C x ...; target holds labels, which count from 1, in that shape without C, or probabilities in all of it. Labels equal to ignore_index do not count. label_smoothing spreads that part of the target over all classes (Szegedy et al. 2016, arXiv 1512.00567). Also a method. Differentiable.
+---@field cummax fun(x: luatape.tensor|number, ...: any|{ dim: integer? }): luatape.tensor, ... Largest element so far along dim, and its place (counted from 1; the latest of equal ones). NaN counts as the largest and stays. Also a method. Differentiable.
+---@field cummin fun(x: luatape.tensor|number, ...: any|{ dim: integer? }): luatape.tensor, ... Smallest element so far along dim, and its place (counted from 1; the latest of equal ones). NaN counts as the smallest and stays. Also a method. Differentiable.
+---@field cumprod fun(x: luatape.tensor|number, ...: any|{ dim: integer? }): luatape.tensor, ... Running product along dim, y_i = x_1 ... x_i. Integers and bool give int64. The gradient is exact with zeros among the factors. Also a method. Differentiable.
+---@field cumsum fun(x: luatape.tensor|number, ...: any|{ dim: integer? }): luatape.tensor, ... Running sum along dim, y_i = x_1 + ... + x_i. Integers and bool give int64. Also a method. Differentiable.
+---@field detach fun(x: luatape.tensor|number): luatape.tensor, ... x as a constant: PyTorch's name of stop_gradient. A view. Also a method. A view where it can be. The gradient ends here.
+---@field digamma fun(x: luatape.tensor|number): luatape.tensor, ... Logarithmic derivative of the gamma function, y = Gamma'(x) / Gamma(x), element by element; NaN at negative integers. Also a method. Differentiable.
+---@field div fun(x: luatape.tensor|number, other: luatape.tensor|number, ...: any|{ rounding_mode: ("none"|"floor"|"trunc")? }): luatape.tensor, ... Quotient, y = x / other, element by element with broadcasting. Also x / other. rounding_mode "floor" rounds it down and "trunc" towards zero: then integers stay integers (by default they become floats), and the gradient is zero. Also a method. Differentiable.
+---@field dot fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Inner product of two vectors, the sum of x * other. Also a method. Differentiable.
+---@field dropout fun(x: luatape.tensor|number, ...: any|{ p: number?, training: boolean?, seed: integer?, counter: integer? }): luatape.tensor, ... Sets each element to 0 with probability p and multiplies the others by 1 / (1 - p); x itself where training is false. The mask is drawn from the context's random stream, or again from the part of a stream that seed and counter name. Srivastava et al. 2014, JMLR 15. Also a method. Differentiable.
+---@field elu fun(x: luatape.tensor|number, ...: any|{ alpha: number? }): luatape.tensor, ... Exponential linear unit, y = x where x > 0, else alpha * (e^x - 1), element by element. Clevert et al. 2015, arXiv 1511.07289. Also a method. Differentiable.
+---@field empty fun(...: any|{ size: (integer|integer[])?, dtype: luatape.dtype? }): luatape.tensor, ... A tensor of the given size to be written later. It holds zeros, so that no program depends on what memory held before.
+---@field eq fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Is x equal to other? A bool tensor, with broadcasting; NaN equals nothing. Also a method. No gradient.
+---@field erf fun(x: luatape.tensor|number): luatape.tensor, ... Error function, y = 2 / sqrt(pi) * integral of e^(-t^2) from 0 to x, element by element. Also a method. Differentiable.
+---@field erfc fun(x: luatape.tensor|number): luatape.tensor, ... y = 1 - erf(x), exact also where erf(x) is near 1, element by element. Also a method. Differentiable.
+---@field erfinv fun(x: luatape.tensor|number): luatape.tensor, ... Inverse error function, the y with erf(y) = x, element by element; infinite at -1 and 1, NaN outside. Also a method. Differentiable.
+---@field exp fun(x: luatape.tensor|number): luatape.tensor, ... Exponential, y = e^x, element by element. Also a method. Differentiable.
+---@field expand fun(x: luatape.tensor|number, ...: any|{ size: (integer|integer[])? }): luatape.tensor, ... x seen in a larger shape: dimensions of size 1 are repeated, new ones come in front; -1 keeps a size. A view. Also a method. A view where it can be. Differentiable.
+---@field expm1 fun(x: luatape.tensor|number): luatape.tensor, ... y = e^x - 1, exact also for small x, element by element. Also a method. Differentiable.
+---@field eye fun(...: any|{ n: integer?, m: integer?, dtype: luatape.dtype? }): luatape.tensor, ... The n x m matrix (n x n without m) with ones on its diagonal and zeros elsewhere.
+---@field floor fun(x: luatape.tensor|number): luatape.tensor, ... The largest integer <= x, element by element, in x's type. The gradient is 0. Also a method. Differentiable.
+---@field floor_divide fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Quotient rounded down, y = floor(x / other), with broadcasting; integers stay integers. Also x // other. The gradient is zero. Also a method. Differentiable.
+---@field fmod fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Remainder with the sign of x, y = x - other * trunc(x / other), with broadcasting: C's fmod. Also a method. Differentiable.
+---@field frac fun(x: luatape.tensor|number): luatape.tensor, ... The fraction of x with x's sign, y = x - trunc(x), element by element. The gradient passes through. Also a method. Differentiable.
+---@field full fun(...: any|{ size: (integer|integer[])?, fill_value: number?, dtype: luatape.dtype? }): luatape.tensor, ... A tensor of the given size, a table, filled with fill_value, of the default dtype unless another is given.
+---@field full_like fun(x: luatape.tensor|number, ...: any|{ fill_value: number?, dtype: luatape.dtype? }): luatape.tensor, ... fill_value in the shape and dtype of x; x passes no gradient on. Also a method. No gradient.
+---@field ge fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Is x at least other? A bool tensor, with broadcasting. Also a method. No gradient.
+---@field gelu fun(x: luatape.tensor|number, ...: any|{ approximate: ("none"|"tanh")? }): luatape.tensor, ... Gaussian error linear unit, y = x * Phi(x), Phi the normal distribution function; approximate = "tanh" takes x * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2. Hendrycks and Gimpel 2016, arXiv 1606.08415. Also a method. Differentiable.
+---@field glu fun(x: luatape.tensor|number, ...: any|{ dim: integer? }): luatape.tensor, ... Gated linear unit, y = a * sigmoid(b), a and b the halves of x along dim. Dauphin et al. 2016, arXiv 1612.08083. Also a method. Differentiable.
+---@field gt fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Is x greater than other? A bool tensor, with broadcasting. Also a method. No gradient.
+---@field hardshrink fun(x: luatape.tensor|number, ...: any|{ lambd: number? }): luatape.tensor, ... y = x where |x| > lambd, else 0, element by element. Also a method. Differentiable.
+---@field hardsigmoid fun(x: luatape.tensor|number): luatape.tensor, ... y = min(max(x + 3, 0), 6) / 6, element by element: sigmoid in three pieces. Also a method. Differentiable.
+---@field hardswish fun(x: luatape.tensor|number): luatape.tensor, ... y = x * hardsigmoid(x), element by element. Howard et al. 2019, arXiv 1905.02244. Also a method. Differentiable.
+---@field hardtanh fun(x: luatape.tensor|number, ...: any|{ min_val: number?, max_val: number? }): luatape.tensor, ... y = min(max(x, min_val), max_val), element by element. The gradient at a bound is 0. Also a method. Differentiable.
+---@field hypot fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... y = sqrt(x^2 + other^2), without overflow; with broadcasting. Also a method. Differentiable.
+---@field index_add fun(x: luatape.tensor|number, index: luatape.tensor, source: luatape.tensor|number, ...: any|{ dim: integer?, alpha: number? }): luatape.tensor, ... x with alpha times slice j of source added to slice index[j] of dimension dim, for every j in turn; numbers count from 1 and may come twice. Also a method. Differentiable.
+---@field index_select fun(x: luatape.tensor|number, index: luatape.tensor, ...: any|{ dim: integer? }): luatape.tensor, ... The slices of dimension dim whose numbers index lists, in that order; numbers count from 1 and may come twice. The shape of x, but for dim. Also a method. Differentiable.
+---@field isclose fun(x: luatape.tensor|number, other: luatape.tensor|number, ...: any|{ rtol: number?, atol: number?, equal_nan: boolean? }): luatape.tensor, ... Is |x - other| <= atol + rtol * |other|? A bool tensor, with broadcasting. Equal infinities are close; two NaN are if equal_nan. Also a method. No gradient.
+---@field isfinite fun(x: luatape.tensor|number): luatape.tensor, ... Is x neither infinite nor NaN? A bool for each element. Also a method. No gradient.
+---@field isinf fun(x: luatape.tensor|number): luatape.tensor, ... Is x infinite? A bool for each element. Also a method. No gradient.
+---@field isnan fun(x: luatape.tensor|number): luatape.tensor, ... Is x not a number? A bool for each element. Also a method. No gradient.
+---@field le fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Is x at most other? A bool tensor, with broadcasting. Also a method. No gradient.
+---@field leaky_relu fun(x: luatape.tensor|number, ...: any|{ negative_slope: number? }): luatape.tensor, ... y = x where x > 0, else negative_slope * x, element by element. Also a method. Differentiable.
+---@field lerp fun(x: luatape.tensor|number, end: luatape.tensor|number, weight: luatape.tensor|number): luatape.tensor, ... Linear interpolation, y = x + weight * (end - x), with broadcasting; weight is a tensor or a number. Also a method. Differentiable.
+---@field lgamma fun(x: luatape.tensor|number): luatape.tensor, ... Logarithm of the gamma function's magnitude, y = ln |Gamma(x)|, element by element. Also a method. Differentiable.
+---@field linear fun(x: luatape.tensor|number, weight: luatape.tensor|number, bias: luatape.tensor|number?): luatape.tensor, ... y = x W^T + b, on the last dimension of x: x ... x in, weight out x in, bias out. Also a method. Differentiable.
+---@field linspace fun(...: any|{ start: number?, stop: number?, steps: integer?, dtype: luatape.dtype? }): luatape.tensor, ... The given number of steps at equal distances from start to stop, both included. One step is start.
+---@field log fun(x: luatape.tensor|number): luatape.tensor, ... Natural logarithm, y = ln(x), element by element; -inf at 0, NaN for x < 0. Also a method. Differentiable.
+---@field log10 fun(x: luatape.tensor|number): luatape.tensor, ... Logarithm to base 10, element by element; -inf at 0, NaN for x < 0. Also a method. Differentiable.
+---@field log1p fun(x: luatape.tensor|number): luatape.tensor, ... y = ln(1 + x), exact also for small x, element by element. Also a method. Differentiable.
+---@field log2 fun(x: luatape.tensor|number): luatape.tensor, ... Logarithm to base 2, element by element; -inf at 0, NaN for x < 0. Also a method. Differentiable.
+---@field log_softmax fun(x: luatape.tensor|number, ...: any|{ dim: integer? }): luatape.tensor, ... y = x - log(sum(exp(x))) along dim, by default the last; without overflow. Also a method. Differentiable.
+---@field logaddexp fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... y = log(exp(x) + exp(other)), without overflow; with broadcasting. Also a method. Differentiable.
+---@field logaddexp2 fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... y = log2(2 ^ x + 2 ^ other), without overflow; with broadcasting. Also a method. Differentiable.
+---@field logcumsumexp fun(x: luatape.tensor|number, ...: any|{ dim: integer? }): luatape.tensor, ... Running log of the sum of exponentials along dim, y_i = log(exp x_1 + ... + exp x_i), without overflow. Also a method. Differentiable.
+---@field logical_and fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Are both x and other true? Anything but 0 is true; with broadcasting. Also a method. No gradient.
+---@field logical_not fun(x: luatape.tensor|number): luatape.tensor, ... Is x zero (false)? A bool for each element. Also a method. No gradient.
+---@field logical_or fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Is x or other true? Anything but 0 is true; with broadcasting. Also a method. No gradient.
+---@field logical_xor fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Is one of x and other true, and not both? Anything but 0 is true; with broadcasting. Also a method. No gradient.
+---@field logit fun(x: luatape.tensor|number, ...: any|{ eps: number? }): luatape.tensor, ... Log-odds, the inverse of sigmoid: y = ln(x / (1 - x)), element by element. x is first clamped to [eps, 1 - eps]; a negative eps (the default) does not clamp, and y is NaN outside [0, 1]. Also a method. Differentiable.
+---@field logsigmoid fun(x: luatape.tensor|number): luatape.tensor, ... Logarithm of sigmoid, y = -ln(1 + e^-x), without overflow, element by element. Also a method. Differentiable.
+---@field logsumexp fun(x: luatape.tensor|number, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... log(sum(exp(x))) over the dimensions in dim, by default all; without overflow. Of nothing: -inf. Also a method. Differentiable.
+---@field lt fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Is x less than other? A bool tensor, with broadcasting. Also a method. No gradient.
+---@field masked_fill fun(x: luatape.tensor|number, mask: luatape.tensor, value: luatape.tensor|number): luatape.tensor, ... x with value (a number or a 0-d tensor) where the bool mask holds; x and mask broadcast. The result has x's dtype. Also a method. Differentiable.
+---@field masked_select fun(x: luatape.tensor|number, mask: luatape.tensor): luatape.tensor, ... The elements of x where mask is true, in row-major order, as one dimension; x and mask broadcast. Also a method. Differentiable.
+---@field matmul fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Product of matrices, y = x other: m x k by k x n gives m x n. A vector is a row on the left and a column on the right, and its dimension goes; leading dimensions are a batch and broadcast. Also a method. Differentiable.
+---@field max fun(x: luatape.tensor|number, ...: any|{ dim: integer?, keepdim: boolean? }): luatape.tensor, ... Without dim the largest element; its gradient is spread evenly over equal ones. With dim two results, the largest along dim and its place (int64, counted from 1, the first of equal ones); the gradient goes to that place. Also a method. Differentiable.
+---@field maximum fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... The larger of x and other, element by element with broadcasting; NaN if either is. Equal ones share the gradient. Also a method. Differentiable.
+---@field mean fun(x: luatape.tensor|number, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... Arithmetic mean, sum(x) / n, over the dimensions in dim, by default all. Of nothing: nan. Also a method. Differentiable.
+---@field median fun(x: luatape.tensor|number, ...: any|{ dim: integer?, keepdim: boolean? }): luatape.tensor, ... The middle element in order, of an even number the lower one; NaN if there is one. With dim two results, the median along dim and its place (int64, counted from 1). The gradient goes as that of max. Also a method. Differentiable.
+---@field min fun(x: luatape.tensor|number, ...: any|{ dim: integer?, keepdim: boolean? }): luatape.tensor, ... Without dim the smallest element; its gradient is spread evenly over equal ones. With dim two results, the smallest along dim and its place (int64, counted from 1, the first of equal ones); the gradient goes to that place. Also a method. Differentiable.
+---@field minimum fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... The smaller of x and other, element by element with broadcasting; NaN if either is. Equal ones share the gradient. Also a method. Differentiable.
+---@field mish fun(x: luatape.tensor|number): luatape.tensor, ... y = x * tanh(softplus(x)), element by element. Misra 2019, arXiv 1908.08681. Also a method. Differentiable.
+---@field mm fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Product of two matrices, m x k by k x n. Also a method. Differentiable.
+---@field mse_loss fun(input: luatape.tensor|number, target: luatape.tensor|number, ...: any|{ reduction: ("mean"|"sum"|"none")? }): luatape.tensor, ... Mean squared error, the mean of (input - target)^2; with reduction "sum" the sum, with "none" each square. input and target broadcast. Also a method. Differentiable.
+---@field mul fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Product, y = x * other, element by element with broadcasting. Also x * other. Also a method. Differentiable.
+---@field mv fun(x: luatape.tensor|number, vec: luatape.tensor|number): luatape.tensor, ... Product of a matrix and a vector, m x k by k. Also a method. Differentiable.
+---@field narrow fun(x: luatape.tensor|number, ...: any|{ dim: integer?, start: integer?, length: integer? }): luatape.tensor, ... length elements from start on of dimension dim; a negative start counts from the end. A view. Also a method. A view where it can be. Differentiable.
+---@field ne fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Is x unlike other? A bool tensor, with broadcasting; NaN is unlike all. Also a method. No gradient.
+---@field neg fun(x: luatape.tensor|number): luatape.tensor, ... Negative, y = -x, element by element. Also -x. Also a method. Differentiable.
+---@field nll_loss fun(input: luatape.tensor|number, target: luatape.tensor|number, weight: luatape.tensor|number?, ...: any|{ reduction: ("mean"|"sum"|"none")?, ignore_index: integer? }): luatape.tensor, ... Negative log likelihood: -input at the label, its mean over places, weighted by the weight of each label's class. input holds log-probabilities (log_softmax makes them), C, N x C or N x C x ...; labels count from 1. Labels equal to ignore_index do not count. Also a method. Differentiable.
+---@field norm fun(x: luatape.tensor|number, ...: any|{ p: number?, dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... Norm (sum |x|^p)^(1/p) over the dimensions in dim, by default all. p = inf and -inf are the largest and smallest |x|, p = 0 counts elements other than 0. At 0 the gradient of the 2-norm is 0. Also a method. Differentiable.
+---@field normal fun(...: any|{ mean: number?, std: number?, size: (integer|integer[])?, dtype: luatape.dtype? }): luatape.tensor, ... Normal numbers of the given mean and standard deviation.
+---@field ones fun(...: any|{ size: (integer|integer[])?, dtype: luatape.dtype? }): luatape.tensor, ... A tensor of the given size filled with 1; without a size, 0-d.
+---@field ones_like fun(x: luatape.tensor|number, ...: any|{ dtype: luatape.dtype? }): luatape.tensor, ... Ones in the shape and dtype of x; x passes no gradient on. Also a method. No gradient.
+---@field permute fun(x: luatape.tensor|number, ...: any|{ dims: (integer|integer[])? }): luatape.tensor, ... x with its dimensions in another order: dimension i of the result is dimension dims[i] of x. A view. Also a method. A view where it can be. Differentiable.
+---@field polygamma fun(x: luatape.tensor|number, ...: any|{ n: integer? }): luatape.tensor, ... The n-th derivative of digamma(x), element by element. Also a method. Differentiable.
+---@field pow fun(x: luatape.tensor|number, exponent: luatape.tensor|number): luatape.tensor, ... Power, y = x ^ exponent, with broadcasting; either may be a number. Also x ^ exponent. Integers stay integers; their exponents must not be negative. Also a method. Differentiable.
+---@field prelu fun(x: luatape.tensor|number, weight: luatape.tensor|number): luatape.tensor, ... y = x where x > 0, else weight * x. weight holds one slope, or one for each channel (dimension 2 of x). He et al. 2015, arXiv 1502.01852. Also a method. Differentiable.
+---@field prod fun(x: luatape.tensor|number, ...: any|{ dim: integer?, keepdim: boolean? }): luatape.tensor, ... Product over dimension dim, by default over all elements. Integers and bool give int64. The empty product is 1. The gradient is exact with zeros among the factors. Also a method. Differentiable.
+---@field rand fun(...: any|{ size: (integer|integer[])?, dtype: luatape.dtype? }): luatape.tensor, ... Uniform numbers in [0, 1): multiples of 2^-24 for float32, of 2^-53 for float64.
+---@field rand_like fun(x: luatape.tensor|number, ...: any|{ dtype: luatape.dtype? }): luatape.tensor, ... Uniform numbers in [0, 1) in the shape and dtype of x; x passes no gradient on. Also a method. No gradient.
+---@field randint fun(...: any|{ low: integer?, high: integer?, size: (integer|integer[])?, dtype: luatape.dtype? }): luatape.tensor, ... Integers from low to high, both included as in Lua's math.random, each as likely as the others; int64 unless another dtype is given.
+---@field randn fun(...: any|{ size: (integer|integer[])?, dtype: luatape.dtype? }): luatape.tensor, ... Standard normal numbers, by Box and Muller's pairs (1958).
+---@field randn_like fun(x: luatape.tensor|number, ...: any|{ dtype: luatape.dtype? }): luatape.tensor, ... Standard normal numbers in the shape and dtype of x; x passes no gradient on. Also a method. No gradient.
+---@field randperm fun(...: any|{ n: integer? }): luatape.tensor, ... The integers 1..n in random order, int64: each order as likely as the others (the shuffle of Fisher and Yates, from the inside out).
+---@field range fun(...: any|{ first: number?, last: number?, step: number?, dtype: luatape.dtype? }): luatape.tensor, ... The numbers first, first + step, ..., up to last, which is included, as in Lua's for. None when step leads away from last. Of the default dtype unless another is given.
+---@field reciprocal fun(x: luatape.tensor|number): luatape.tensor, ... Reciprocal, y = 1 / x, element by element. Also a method. Differentiable.
+---@field relu fun(x: luatape.tensor|number): luatape.tensor, ... Rectified linear unit, y = max(x, 0), element by element. The gradient at 0 is 0. Also a method. Differentiable.
+---@field relu6 fun(x: luatape.tensor|number): luatape.tensor, ... y = min(max(x, 0), 6), element by element. Also a method. Differentiable.
+---@field remainder fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... Remainder with the sign of the divisor, y = x - other * floor(x / other), with broadcasting. Also x % other, as Lua's. Also a method. Differentiable.
+---@field reshape fun(x: luatape.tensor|number, ...: any|{ shape: (integer|integer[])? }): luatape.tensor, ... The same elements, in row-major order, in another shape; one size may be -1. A view where x is contiguous, otherwise a copy. Also a method. A view where it can be. Differentiable.
+---@field round fun(x: luatape.tensor|number, ...: any|{ decimals: integer? }): luatape.tensor, ... The nearest integer, halves to the even one, or the nearest number with so many decimals (negative: tens, hundreds, ...); element by element, in x's type. The gradient is 0. Also a method. Differentiable.
+---@field rsqrt fun(x: luatape.tensor|number): luatape.tensor, ... Reciprocal square root, y = 1 / sqrt(x), element by element; NaN for x < 0. Also a method. Differentiable.
+---@field searchsorted fun(sorted_sequence: luatape.tensor|number, values: luatape.tensor|number, ...: any|{ right: boolean? }): luatape.tensor, ... Where values would go into sorted_sequence so that it stays sorted: the place of the first element that is not smaller, or with right = true that is larger (int64, counted from 1; n + 1 behind the last). sorted_sequence has one dimension, or one sequence per line of values. Also a method. No gradient.
+---@field select fun(x: luatape.tensor|number, ...: any|{ dim: integer?, index: integer? }): luatape.tensor, ... Element number index of dimension dim, which goes; a negative index counts from the end. A view. Also a method. A view where it can be. Differentiable.
+---@field selu fun(x: luatape.tensor|number): luatape.tensor, ... Scaled exponential linear unit: elu with alpha = 1.6733, times 1.0507, which keeps mean 0 and variance 1 from layer to layer. Klambauer et al. 2017, arXiv 1706.02515. Also a method. Differentiable.
+---@field sigmoid fun(x: luatape.tensor|number): luatape.tensor, ... Logistic function, y = 1 / (1 + e^-x), element by element. Also a method. Differentiable.
+---@field sign fun(x: luatape.tensor|number): luatape.tensor, ... -1, 0 or 1 as x is negative, zero or positive; 0 for NaN. The gradient is 0. Also a method. Differentiable.
+---@field silu fun(x: luatape.tensor|number): luatape.tensor, ... Sigmoid linear unit (swish), y = x * sigmoid(x), element by element. Elfwing et al. 2017, arXiv 1702.03118. Also a method. Differentiable.
+---@field sin fun(x: luatape.tensor|number): luatape.tensor, ... Sine of x in radians, element by element. Also a method. Differentiable.
+---@field sinh fun(x: luatape.tensor|number): luatape.tensor, ... Hyperbolic sine, element by element. Also a method. Differentiable.
+---@field slice fun(x: luatape.tensor|number, ...: any|{ dim: integer?, start: integer?, stop: integer?, step: integer? }): luatape.tensor, ... Elements start, start + step, ..., up to stop, which is included, of dimension dim. Negative numbers count from the end; what lies beyond the ends is left out. A view. Also a method. A view where it can be. Differentiable.
+---@field softmax fun(x: luatape.tensor|number, ...: any|{ dim: integer? }): luatape.tensor, ... y = exp(x) / sum(exp(x)) along dim, by default the last; without overflow. Also a method. Differentiable.
+---@field softmin fun(x: luatape.tensor|number, ...: any|{ dim: integer? }): luatape.tensor, ... The softmax of -x along dim, by default the last. Also a method. Differentiable.
+---@field softplus fun(x: luatape.tensor|number, ...: any|{ beta: number?, threshold: number? }): luatape.tensor, ... Smooth relu, y = ln(1 + e^(beta x)) / beta, element by element; y = x where beta x > threshold. Also a method. Differentiable.
+---@field softshrink fun(x: luatape.tensor|number, ...: any|{ lambd: number? }): luatape.tensor, ... y = x moved by lambd towards 0, which it does not pass, element by element. Also a method. Differentiable.
+---@field softsign fun(x: luatape.tensor|number): luatape.tensor, ... y = x / (1 + |x|), element by element. Also a method. Differentiable.
+---@field sort fun(x: luatape.tensor|number, ...: any|{ dim: integer?, descending: boolean?, stable: boolean? }): luatape.tensor, ... The elements in order along dim, and the places they came from (int64, counted from 1). Equal elements keep their order, whether stable is asked for or not; NaN counts as the largest. Also a method. Differentiable.
+---@field sqrt fun(x: luatape.tensor|number): luatape.tensor, ... Square root, y = sqrt(x), element by element; NaN for x < 0. Also a method. Differentiable.
+---@field square fun(x: luatape.tensor|number): luatape.tensor, ... Square, y = x^2, element by element. Also a method. Differentiable.
+---@field squeeze fun(x: luatape.tensor|number, ...: any|{ dim: (integer|integer[])? }): luatape.tensor, ... x without dimensions of size 1: those in dim, by default all. A dim of another size stays. A view. Also a method. A view where it can be. Differentiable.
+---@field stack fun(tensors: luatape.tensor[], ...: any|{ dim: integer? }): luatape.tensor, ... The tensors of a list, all of one shape, as the slices of a new dimension at place dim of the result; of the dtype in which they meet. Differentiable.
+---@field std fun(x: luatape.tensor|number, ...: any|{ dim: (integer|integer[])?, correction: number?, keepdim: boolean? }): luatape.tensor, ... Standard deviation, the root of var, over the dimensions in dim, by default all. correction = 0 divides by n. Also a method. Differentiable.
+---@field stop_gradient fun(x: luatape.tensor|number): luatape.tensor, ... x as a constant: the value passes, the gradient does not (TensorFlow). A view. Also a method. A view where it can be. The gradient ends here.
+---@field sub fun(x: luatape.tensor|number, other: luatape.tensor|number, ...: any|{ alpha: number? }): luatape.tensor, ... Difference, y = x - alpha * other, element by element with broadcasting. Also x - other. Also a method. Differentiable.
+---@field sum fun(x: luatape.tensor|number, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... Sum over the dimensions in dim, by default all. Integers and bool give int64; floats are added in double precision. Nothing sums to 0. Also a method. Differentiable.
+---@field tan fun(x: luatape.tensor|number): luatape.tensor, ... Tangent of x in radians, element by element. Also a method. Differentiable.
+---@field tanh fun(x: luatape.tensor|number): luatape.tensor, ... Hyperbolic tangent, y = tanh(x), element by element. Also a method. Differentiable.
+---@field tanhshrink fun(x: luatape.tensor|number): luatape.tensor, ... y = x - tanh(x), element by element. Also a method. Differentiable.
+---@field threshold fun(x: luatape.tensor|number, ...: any|{ threshold: number?, value: number? }): luatape.tensor, ... y = x where x > threshold, else value, element by element. Also a method. Differentiable.
+---@field to fun(x: luatape.tensor|number, ...: any|{ dtype: luatape.dtype? }): luatape.tensor, ... x in another dtype. Floats become integers by truncation, saturating at the bounds, NaN as 0; there the gradient ends. Also a method. Differentiable.
+---@field topk fun(x: luatape.tensor|number, ...: any|{ k: integer?, dim: integer?, largest: boolean?, sorted: boolean? }): luatape.tensor, ... The k largest elements along dim, or smallest with largest = false, in order, and their places (int64, counted from 1). Of equal elements the first are taken. sorted = false allows any order, and gives the same. Also a method. Differentiable.
+---@field transpose fun(x: luatape.tensor|number, ...: any|{ dim0: integer?, dim1: integer? }): luatape.tensor, ... x with two dimensions swapped; by default the last two. A view. Also a method. A view where it can be. Differentiable.
+---@field trunc fun(x: luatape.tensor|number): luatape.tensor, ... x without its fraction, element by element, in x's type. The gradient is 0. Also a method. Differentiable.
+---@field uniform fun(...: any|{ low: number?, high: number?, size: (integer|integer[])?, dtype: luatape.dtype? }): luatape.tensor, ... Uniform numbers in [low, high).
+---@field unsqueeze fun(x: luatape.tensor|number, ...: any|{ dim: integer? }): luatape.tensor, ... x with a new dimension of size 1 at place dim of the result. A view. Also a method. A view where it can be. Differentiable.
+---@field var fun(x: luatape.tensor|number, ...: any|{ dim: (integer|integer[])?, correction: number?, keepdim: boolean? }): luatape.tensor, ... Variance, sum((x - mean)^2) / (n - correction), over the dimensions in dim, by default all. correction = 0 divides by n. Also a method. Differentiable.
+---@field where fun(condition: luatape.tensor, x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... x where the condition holds, other elsewhere: a bool tensor chooses, all three broadcast. The gradient goes to the chosen one, and nothing of the other gets into it. Also a method. Differentiable.
+---@field xlogy fun(x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... y = x * log(other), and 0 where x is 0 (unless other is NaN); with broadcasting. Also a method. Differentiable.
+---@field zeros fun(...: any|{ size: (integer|integer[])?, dtype: luatape.dtype? }): luatape.tensor, ... A tensor of the given size filled with 0; without a size, 0-d.
+---@field zeros_like fun(x: luatape.tensor|number, ...: any|{ dtype: luatape.dtype? }): luatape.tensor, ... Zeros in the shape and dtype of x; x passes no gradient on. Also a method. No gradient.
+
+---@class luatape.tensor
+---@field abs fun(x: luatape.tensor): luatape.tensor, ... see lt.abs
+---@field acos fun(x: luatape.tensor): luatape.tensor, ... see lt.acos
+---@field acosh fun(x: luatape.tensor): luatape.tensor, ... see lt.acosh
+---@field add fun(x: luatape.tensor, other: luatape.tensor|number, ...: any|{ alpha: number? }): luatape.tensor, ... see lt.add
+---@field addcdiv fun(x: luatape.tensor, tensor1: luatape.tensor|number, tensor2: luatape.tensor|number, ...: any|{ value: number? }): luatape.tensor, ... see lt.addcdiv
+---@field addcmul fun(x: luatape.tensor, tensor1: luatape.tensor|number, tensor2: luatape.tensor|number, ...: any|{ value: number? }): luatape.tensor, ... see lt.addcmul
+---@field all fun(x: luatape.tensor, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... see lt.all
+---@field amax fun(x: luatape.tensor, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... see lt.amax
+---@field amin fun(x: luatape.tensor, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... see lt.amin
+---@field any fun(x: luatape.tensor, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... see lt.any
+---@field argmax fun(x: luatape.tensor, ...: any|{ dim: integer?, keepdim: boolean? }): luatape.tensor, ... see lt.argmax
+---@field argmin fun(x: luatape.tensor, ...: any|{ dim: integer?, keepdim: boolean? }): luatape.tensor, ... see lt.argmin
+---@field argsort fun(x: luatape.tensor, ...: any|{ dim: integer?, descending: boolean?, stable: boolean? }): luatape.tensor, ... see lt.argsort
+---@field asin fun(x: luatape.tensor): luatape.tensor, ... see lt.asin
+---@field asinh fun(x: luatape.tensor): luatape.tensor, ... see lt.asinh
+---@field atan fun(x: luatape.tensor): luatape.tensor, ... see lt.atan
+---@field atan2 fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.atan2
+---@field atanh fun(x: luatape.tensor): luatape.tensor, ... see lt.atanh
+---@field bernoulli fun(x: luatape.tensor, ...: any|{ p: number? }): luatape.tensor, ... see lt.bernoulli
+---@field bmm fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.bmm
+---@field ceil fun(x: luatape.tensor): luatape.tensor, ... see lt.ceil
+---@field celu fun(x: luatape.tensor, ...: any|{ alpha: number? }): luatape.tensor, ... see lt.celu
+---@field clamp fun(x: luatape.tensor, lo: luatape.tensor|number?, hi: luatape.tensor|number?, ...: any|{ min: number?, max: number? }): luatape.tensor, ... see lt.clamp
+---@field clone fun(x: luatape.tensor): luatape.tensor, ... see lt.clone
+---@field contiguous fun(x: luatape.tensor): luatape.tensor, ... see lt.contiguous
+---@field copysign fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.copysign
+---@field cos fun(x: luatape.tensor): luatape.tensor, ... see lt.cos
+---@field cosh fun(x: luatape.tensor): luatape.tensor, ... see lt.cosh
+---@field count_nonzero fun(x: luatape.tensor, ...: any|{ dim: (integer|integer[])? }): luatape.tensor, ... see lt.count_nonzero
+---@field cross_entropy fun(input: luatape.tensor, target: luatape.tensor|number, weight: luatape.tensor|number?, ...: any|{ reduction: ("mean"|"sum"|"none")?, ignore_index: integer?, label_smoothing: number? }): luatape.tensor, ... see lt.cross_entropy
+---@field cummax fun(x: luatape.tensor, ...: any|{ dim: integer? }): luatape.tensor, ... see lt.cummax
+---@field cummin fun(x: luatape.tensor, ...: any|{ dim: integer? }): luatape.tensor, ... see lt.cummin
+---@field cumprod fun(x: luatape.tensor, ...: any|{ dim: integer? }): luatape.tensor, ... see lt.cumprod
+---@field cumsum fun(x: luatape.tensor, ...: any|{ dim: integer? }): luatape.tensor, ... see lt.cumsum
+---@field detach fun(x: luatape.tensor): luatape.tensor, ... see lt.detach
+---@field digamma fun(x: luatape.tensor): luatape.tensor, ... see lt.digamma
+---@field div fun(x: luatape.tensor, other: luatape.tensor|number, ...: any|{ rounding_mode: ("none"|"floor"|"trunc")? }): luatape.tensor, ... see lt.div
+---@field dot fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.dot
+---@field dropout fun(x: luatape.tensor, ...: any|{ p: number?, training: boolean?, seed: integer?, counter: integer? }): luatape.tensor, ... see lt.dropout
+---@field elu fun(x: luatape.tensor, ...: any|{ alpha: number? }): luatape.tensor, ... see lt.elu
+---@field eq fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.eq
+---@field erf fun(x: luatape.tensor): luatape.tensor, ... see lt.erf
+---@field erfc fun(x: luatape.tensor): luatape.tensor, ... see lt.erfc
+---@field erfinv fun(x: luatape.tensor): luatape.tensor, ... see lt.erfinv
+---@field exp fun(x: luatape.tensor): luatape.tensor, ... see lt.exp
+---@field expand fun(x: luatape.tensor, ...: any|{ size: (integer|integer[])? }): luatape.tensor, ... see lt.expand
+---@field expm1 fun(x: luatape.tensor): luatape.tensor, ... see lt.expm1
+---@field floor fun(x: luatape.tensor): luatape.tensor, ... see lt.floor
+---@field floor_divide fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.floor_divide
+---@field fmod fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.fmod
+---@field frac fun(x: luatape.tensor): luatape.tensor, ... see lt.frac
+---@field full_like fun(x: luatape.tensor, ...: any|{ fill_value: number?, dtype: luatape.dtype? }): luatape.tensor, ... see lt.full_like
+---@field ge fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.ge
+---@field gelu fun(x: luatape.tensor, ...: any|{ approximate: ("none"|"tanh")? }): luatape.tensor, ... see lt.gelu
+---@field glu fun(x: luatape.tensor, ...: any|{ dim: integer? }): luatape.tensor, ... see lt.glu
+---@field gt fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.gt
+---@field hardshrink fun(x: luatape.tensor, ...: any|{ lambd: number? }): luatape.tensor, ... see lt.hardshrink
+---@field hardsigmoid fun(x: luatape.tensor): luatape.tensor, ... see lt.hardsigmoid
+---@field hardswish fun(x: luatape.tensor): luatape.tensor, ... see lt.hardswish
+---@field hardtanh fun(x: luatape.tensor, ...: any|{ min_val: number?, max_val: number? }): luatape.tensor, ... see lt.hardtanh
+---@field hypot fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.hypot
+---@field index_add fun(x: luatape.tensor, index: luatape.tensor, source: luatape.tensor|number, ...: any|{ dim: integer?, alpha: number? }): luatape.tensor, ... see lt.index_add
+---@field index_select fun(x: luatape.tensor, index: luatape.tensor, ...: any|{ dim: integer? }): luatape.tensor, ... see lt.index_select
+---@field isclose fun(x: luatape.tensor, other: luatape.tensor|number, ...: any|{ rtol: number?, atol: number?, equal_nan: boolean? }): luatape.tensor, ... see lt.isclose
+---@field isfinite fun(x: luatape.tensor): luatape.tensor, ... see lt.isfinite
+---@field isinf fun(x: luatape.tensor): luatape.tensor, ... see lt.isinf
+---@field isnan fun(x: luatape.tensor): luatape.tensor, ... see lt.isnan
+---@field le fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.le
+---@field leaky_relu fun(x: luatape.tensor, ...: any|{ negative_slope: number? }): luatape.tensor, ... see lt.leaky_relu
+---@field lerp fun(x: luatape.tensor, end: luatape.tensor|number, weight: luatape.tensor|number): luatape.tensor, ... see lt.lerp
+---@field lgamma fun(x: luatape.tensor): luatape.tensor, ... see lt.lgamma
+---@field linear fun(x: luatape.tensor, weight: luatape.tensor|number, bias: luatape.tensor|number?): luatape.tensor, ... see lt.linear
+---@field log fun(x: luatape.tensor): luatape.tensor, ... see lt.log
+---@field log10 fun(x: luatape.tensor): luatape.tensor, ... see lt.log10
+---@field log1p fun(x: luatape.tensor): luatape.tensor, ... see lt.log1p
+---@field log2 fun(x: luatape.tensor): luatape.tensor, ... see lt.log2
+---@field log_softmax fun(x: luatape.tensor, ...: any|{ dim: integer? }): luatape.tensor, ... see lt.log_softmax
+---@field logaddexp fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.logaddexp
+---@field logaddexp2 fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.logaddexp2
+---@field logcumsumexp fun(x: luatape.tensor, ...: any|{ dim: integer? }): luatape.tensor, ... see lt.logcumsumexp
+---@field logical_and fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.logical_and
+---@field logical_not fun(x: luatape.tensor): luatape.tensor, ... see lt.logical_not
+---@field logical_or fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.logical_or
+---@field logical_xor fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.logical_xor
+---@field logit fun(x: luatape.tensor, ...: any|{ eps: number? }): luatape.tensor, ... see lt.logit
+---@field logsigmoid fun(x: luatape.tensor): luatape.tensor, ... see lt.logsigmoid
+---@field logsumexp fun(x: luatape.tensor, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... see lt.logsumexp
+---@field lt fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.lt
+---@field masked_fill fun(x: luatape.tensor, mask: luatape.tensor, value: luatape.tensor|number): luatape.tensor, ... see lt.masked_fill
+---@field masked_select fun(x: luatape.tensor, mask: luatape.tensor): luatape.tensor, ... see lt.masked_select
+---@field matmul fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.matmul
+---@field max fun(x: luatape.tensor, ...: any|{ dim: integer?, keepdim: boolean? }): luatape.tensor, ... see lt.max
+---@field maximum fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.maximum
+---@field mean fun(x: luatape.tensor, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... see lt.mean
+---@field median fun(x: luatape.tensor, ...: any|{ dim: integer?, keepdim: boolean? }): luatape.tensor, ... see lt.median
+---@field min fun(x: luatape.tensor, ...: any|{ dim: integer?, keepdim: boolean? }): luatape.tensor, ... see lt.min
+---@field minimum fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.minimum
+---@field mish fun(x: luatape.tensor): luatape.tensor, ... see lt.mish
+---@field mm fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.mm
+---@field mse_loss fun(input: luatape.tensor, target: luatape.tensor|number, ...: any|{ reduction: ("mean"|"sum"|"none")? }): luatape.tensor, ... see lt.mse_loss
+---@field mul fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.mul
+---@field mv fun(x: luatape.tensor, vec: luatape.tensor|number): luatape.tensor, ... see lt.mv
+---@field narrow fun(x: luatape.tensor, ...: any|{ dim: integer?, start: integer?, length: integer? }): luatape.tensor, ... see lt.narrow
+---@field ne fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.ne
+---@field neg fun(x: luatape.tensor): luatape.tensor, ... see lt.neg
+---@field nll_loss fun(input: luatape.tensor, target: luatape.tensor|number, weight: luatape.tensor|number?, ...: any|{ reduction: ("mean"|"sum"|"none")?, ignore_index: integer? }): luatape.tensor, ... see lt.nll_loss
+---@field norm fun(x: luatape.tensor, ...: any|{ p: number?, dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... see lt.norm
+---@field ones_like fun(x: luatape.tensor, ...: any|{ dtype: luatape.dtype? }): luatape.tensor, ... see lt.ones_like
+---@field permute fun(x: luatape.tensor, ...: any|{ dims: (integer|integer[])? }): luatape.tensor, ... see lt.permute
+---@field polygamma fun(x: luatape.tensor, ...: any|{ n: integer? }): luatape.tensor, ... see lt.polygamma
+---@field pow fun(x: luatape.tensor, exponent: luatape.tensor|number): luatape.tensor, ... see lt.pow
+---@field prelu fun(x: luatape.tensor, weight: luatape.tensor|number): luatape.tensor, ... see lt.prelu
+---@field prod fun(x: luatape.tensor, ...: any|{ dim: integer?, keepdim: boolean? }): luatape.tensor, ... see lt.prod
+---@field rand_like fun(x: luatape.tensor, ...: any|{ dtype: luatape.dtype? }): luatape.tensor, ... see lt.rand_like
+---@field randn_like fun(x: luatape.tensor, ...: any|{ dtype: luatape.dtype? }): luatape.tensor, ... see lt.randn_like
+---@field reciprocal fun(x: luatape.tensor): luatape.tensor, ... see lt.reciprocal
+---@field relu fun(x: luatape.tensor): luatape.tensor, ... see lt.relu
+---@field relu6 fun(x: luatape.tensor): luatape.tensor, ... see lt.relu6
+---@field remainder fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.remainder
+---@field reshape fun(x: luatape.tensor, ...: any|{ shape: (integer|integer[])? }): luatape.tensor, ... see lt.reshape
+---@field round fun(x: luatape.tensor, ...: any|{ decimals: integer? }): luatape.tensor, ... see lt.round
+---@field rsqrt fun(x: luatape.tensor): luatape.tensor, ... see lt.rsqrt
+---@field searchsorted fun(sorted_sequence: luatape.tensor, values: luatape.tensor|number, ...: any|{ right: boolean? }): luatape.tensor, ... see lt.searchsorted
+---@field select fun(x: luatape.tensor, ...: any|{ dim: integer?, index: integer? }): luatape.tensor, ... see lt.select
+---@field selu fun(x: luatape.tensor): luatape.tensor, ... see lt.selu
+---@field sigmoid fun(x: luatape.tensor): luatape.tensor, ... see lt.sigmoid
+---@field sign fun(x: luatape.tensor): luatape.tensor, ... see lt.sign
+---@field silu fun(x: luatape.tensor): luatape.tensor, ... see lt.silu
+---@field sin fun(x: luatape.tensor): luatape.tensor, ... see lt.sin
+---@field sinh fun(x: luatape.tensor): luatape.tensor, ... see lt.sinh
+---@field slice fun(x: luatape.tensor, ...: any|{ dim: integer?, start: integer?, stop: integer?, step: integer? }): luatape.tensor, ... see lt.slice
+---@field softmax fun(x: luatape.tensor, ...: any|{ dim: integer? }): luatape.tensor, ... see lt.softmax
+---@field softmin fun(x: luatape.tensor, ...: any|{ dim: integer? }): luatape.tensor, ... see lt.softmin
+---@field softplus fun(x: luatape.tensor, ...: any|{ beta: number?, threshold: number? }): luatape.tensor, ... see lt.softplus
+---@field softshrink fun(x: luatape.tensor, ...: any|{ lambd: number? }): luatape.tensor, ... see lt.softshrink
+---@field softsign fun(x: luatape.tensor): luatape.tensor, ... see lt.softsign
+---@field sort fun(x: luatape.tensor, ...: any|{ dim: integer?, descending: boolean?, stable: boolean? }): luatape.tensor, ... see lt.sort
+---@field sqrt fun(x: luatape.tensor): luatape.tensor, ... see lt.sqrt
+---@field square fun(x: luatape.tensor): luatape.tensor, ... see lt.square
+---@field squeeze fun(x: luatape.tensor, ...: any|{ dim: (integer|integer[])? }): luatape.tensor, ... see lt.squeeze
+---@field std fun(x: luatape.tensor, ...: any|{ dim: (integer|integer[])?, correction: number?, keepdim: boolean? }): luatape.tensor, ... see lt.std
+---@field stop_gradient fun(x: luatape.tensor): luatape.tensor, ... see lt.stop_gradient
+---@field sub fun(x: luatape.tensor, other: luatape.tensor|number, ...: any|{ alpha: number? }): luatape.tensor, ... see lt.sub
+---@field sum fun(x: luatape.tensor, ...: any|{ dim: (integer|integer[])?, keepdim: boolean? }): luatape.tensor, ... see lt.sum
+---@field tan fun(x: luatape.tensor): luatape.tensor, ... see lt.tan
+---@field tanh fun(x: luatape.tensor): luatape.tensor, ... see lt.tanh
+---@field tanhshrink fun(x: luatape.tensor): luatape.tensor, ... see lt.tanhshrink
+---@field threshold fun(x: luatape.tensor, ...: any|{ threshold: number?, value: number? }): luatape.tensor, ... see lt.threshold
+---@field to fun(x: luatape.tensor, ...: any|{ dtype: luatape.dtype? }): luatape.tensor, ... see lt.to
+---@field topk fun(x: luatape.tensor, ...: any|{ k: integer?, dim: integer?, largest: boolean?, sorted: boolean? }): luatape.tensor, ... see lt.topk
+---@field transpose fun(x: luatape.tensor, ...: any|{ dim0: integer?, dim1: integer? }): luatape.tensor, ... see lt.transpose
+---@field trunc fun(x: luatape.tensor): luatape.tensor, ... see lt.trunc
+---@field unsqueeze fun(x: luatape.tensor, ...: any|{ dim: integer? }): luatape.tensor, ... see lt.unsqueeze
+---@field var fun(x: luatape.tensor, ...: any|{ dim: (integer|integer[])?, correction: number?, keepdim: boolean? }): luatape.tensor, ... see lt.var
+---@field where fun(condition: luatape.tensor, x: luatape.tensor|number, other: luatape.tensor|number): luatape.tensor, ... see lt.where
+---@field xlogy fun(x: luatape.tensor, other: luatape.tensor|number): luatape.tensor, ... see lt.xlogy
+---@field zeros_like fun(x: luatape.tensor, ...: any|{ dtype: luatape.dtype? }): luatape.tensor, ... see lt.zeros_like
