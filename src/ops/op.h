@@ -103,7 +103,7 @@ struct lt_op {
   /* Gives the gradients of the inputs (lt_give). NULL: the op has no gradient. */
   void (*vjp)(struct lt_vjp *v);
   uint32_t saves;  /* which tensors the vjp reads: LT_IN(i) | LT_OUT(i) */
-  int results;    /* at most; 0 stands for 1 */
+  int results;     /* at most; 0 stands for 1 */
   bool crosswise;  /* an input is read only for the gradients of the others (a product) */
   bool view;       /* forward makes c->out itself, as windows on an input */
   bool cuts;       /* the gradient ends here on purpose */

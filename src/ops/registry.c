@@ -4,13 +4,14 @@
 #include <string.h>
 
 /* Every file of ops, once. */
+/* clang-format off */
 #define FAMILIES(F)                                                                                \
-  F(arithmetic)                                                                                    \
-  F(unary)                                                                                         \
-  F(round)                                                                                         \
-  F(special) F(activation) F(gated) F(dropout) F(power) F(binary) F(compare) F(choose) F(view)     \
-      F(reduce) F(statistics) F(extremum) F(scan) F(softmax) F(order) F(along) F(source) F(cast)   \
-          F(random) F(slice) F(index) F(join) F(matmul) F(loss) F(cross_entropy)
+  F(arithmetic) F(power) F(binary) F(compare) F(choose)                                            \
+  F(unary) F(round) F(special) F(activation) F(gated) F(dropout)                                   \
+  F(reduce) F(statistics) F(extremum) F(scan) F(softmax) F(order) F(along)                         \
+  F(source) F(random) F(cast) F(view) F(slice) F(index) F(join)                                    \
+  F(matmul) F(loss) F(cross_entropy)
+/* clang-format on */
 
 #define DECLARE(NAME) extern const lt_op *const lt_family_##NAME[];
 FAMILIES(DECLARE)
