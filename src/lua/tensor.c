@@ -81,7 +81,8 @@ static void remember_variable(lua_State *L, const lt_tensor *t) {
 
 void lt_push_tensor(lua_State *L, lt_host *h, lt_tensor *t) {
   if (t->variable && push_known_variable(L, t)) return;
-  *lt_new_tensor_slot(L, h) = lt_tensor_retain(t);
+  lt_tensor **slot = lt_new_tensor_slot(L, h); /* may raise, so it comes before the reference */
+  *slot = lt_tensor_retain(t);
   if (t->variable) remember_variable(L, t);
   lt_collect_if_due(L, h);
 }
