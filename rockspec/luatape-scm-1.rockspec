@@ -1,7 +1,7 @@
 rockspec_format = "3.0"
 package = "luatape"
 version = "scm-1"
-source = { url = "git+https://github.com/luatape/luatape.git" }
+source = { url = "git+https://example.org/luatape.git" }
 description = {
   summary = "An autodiff engine for Lua: tensors, gradient tape and optimizers in C",
   detailed = [[
