@@ -122,7 +122,6 @@ static lt_status run(lt_context *ctx, products *p) {
   int64_t count = p->loop.rows * p->loop.length;
   double each = operations(&p->g);
   if (p->g.m == 0 || p->g.n == 0 || count == 0) return LT_OK;
-  lt_blis_open();
   bool large = lt_threads_for(ctx, (int64_t)(each < CUT ? each : CUT)) > 1;
   if (each <= CUT && count > 1 && (!large || count >= 4 * (int64_t)ctx->threads)) {
     double all = each * (double)count + (double)count;
