@@ -174,7 +174,8 @@ local input_types = {
 }
 local option_types = {
   int = "integer", number = "number", bool = "boolean", dim = "integer", index = "integer",
-  dims = "integer|integer[]", sizes = "integer|integer[]", dtype = "luatape.dtype",
+  dims = "integer|integer[]", sizes = "integer|integer[]", ints = "integer|integer[]",
+  numbers = "number|number[]", pairs = "integer[]", dtype = "luatape.dtype", text = "string",
 }
 
 --- "x: luatape.tensor|number, ...": the inputs, then options by position or in a table.
@@ -186,7 +187,9 @@ local function parameters(op, method)
     list[i] = input.name .. ": " .. kind .. (input.optional and "?" or "")
   end
   for _, option in ipairs(op.options) do
-    local kind = option_types[option.type] or '"' .. option.choices:gsub(" ", '"|"') .. '"'
+    local words = option.choices and '"' .. option.choices:gsub(" ", '"|"') .. '"'
+    local kind = option_types[option.type]
+    kind = kind and words and kind .. "|" .. words or kind or words
     fields[#fields + 1] = ("%s: %s?"):format(option.name, kind:find "|" and "(" .. kind .. ")" or kind)
   end
   if #fields > 0 then

@@ -100,12 +100,15 @@ function samples.is_options(v) return type(v) == "table" and type(next(v)) == "s
 ---@return table inputs, table options
 function samples.split(op, arguments)
   local inputs, options, at = { n = #op.inputs }, {}, 1
+  local leading = op.option_at == 1 and op.options[1] -- it stands before all inputs
+  if leading then options[leading.name], at = arguments[1], 2 end
   for i, input in ipairs(op.inputs) do
     if input.optional and samples.is_options(arguments[at]) then break end
     inputs[i], at = arguments[at], at + 1
   end
-  for _, option in ipairs(op.options) do
+  for k, option in ipairs(op.options) do
     local v = arguments[at]
+    if leading and k == 1 then goto next end
     if at > arguments.n or samples.is_options(v) then break end
     at = at + 1
     if type(v) == "number" and (option.type == "dims" or option.type == "sizes") then
@@ -116,6 +119,7 @@ function samples.split(op, arguments)
       end
     end
     options[option.name] = v
+    ::next::
   end
   if samples.is_options(arguments[at]) then
     for name, v in pairs(arguments[at]) do options[name] = v end

@@ -23,7 +23,8 @@ local accepts = {
 local types = {
   int = "integer", number = "number", bool = "boolean", dim = "dimension",
   dims = "dimension, or several in a table", sizes = "sizes: numbers, or one table",
-  index = "position", dtype = "dtype",
+  ints = "integer, or several in a table", numbers = "number, or several in a table",
+  pairs = "integers, two for each dimension", index = "position", dtype = "dtype", text = "string",
 }
 
 local function value_text(value)
@@ -39,9 +40,11 @@ end
 
 local function option_item(option)
   local default = default_of(option)
+  local words = option.choices and '"' .. option.choices:gsub(" ", '", "') .. '"'
+  local kind = types[option.type]
   return {
     name = option.name,
-    type = types[option.type] or '"' .. option.choices:gsub(" ", '", "') .. '"',
+    type = kind and words and kind .. ", or " .. words or kind or words,
     text = default and "default " .. default or option.required and "" or "optional",
   }
 end
@@ -68,7 +71,7 @@ local function op_entry(op)
   local positional = count_positional(op)
   for i, option in ipairs(op.options) do
     local default = default_of(option)
-    if op.dim_second and i == 1 then table.insert(arguments, 2, option.name)
+    if op.option_at > 0 and i == 1 then table.insert(arguments, op.option_at, option.name)
     elseif i <= positional then arguments[#arguments + 1] = option.name
     else named[#named + 1] = option.name .. (default and " = " .. default or "") end
     items[#items + 1] = option_item(option)

@@ -15,6 +15,7 @@ typedef struct call {
   int arguments; /* on the Lua stack */
   int inputs;
   lt_tensor **in;
+  int numbers;               /* inputs that are plain numbers */
   int number[LT_MAX_INPUTS]; /* where a plain number was given for it; 0: not so */
   lt_tensor *few[FEW];
   lt_attrs attrs;
@@ -38,33 +39,47 @@ static void read_input(call *c, int i, int argument) {
   int type = lua_type(c->L, argument);
   if ((type == LUA_TNUMBER && input->accepts != LT_INDEX && input->accepts != LT_MASK)) {
     c->number[i] = argument;
+    c->numbers++;
   } else if (!(input->optional && (type == LUA_TNIL || type == LUA_TNONE))) {
     bad_input(c, argument, input->name, "a tensor");
   }
 }
 
-/* A list of tensors. One that does not fit gets a buffer, which stays on the stack above the
- * arguments. */
-static void read_list(call *c, int i, int argument) {
+/* Room for `count` inputs; a buffer for many stays on the stack above the arguments. */
+static void reserve(call *c, int64_t count) {
+  if (count > LT_MAX_EDGES / 2) lt_error(c->L, c->h, "%s: too many tensors", c->op->name);
+  if (count <= FEW) return;
+  lt_tensor **room = lua_newuserdatauv(c->L, (size_t)count * sizeof *room, 0);
+  memcpy(room, c->in, (size_t)c->inputs * sizeof *room);
+  c->in = room;
+}
+
+/* A list of tensors, as a table or as all tensors that follow: cat({a, b}), cat(a, b). Returns
+ * the argument behind it. */
+static int read_list(call *c, int i, int argument) {
   lua_State *L = c->L;
-  if (lua_type(L, argument) != LUA_TTABLE) {
-    bad_input(c, argument, c->op->inputs[i].name, "a list of tensors");
+  const char *name = c->op->inputs[i].name;
+  if (lt_test_tensor(L, c->h, argument)) {
+    reserve(c, i + c->arguments - argument + 1);
+    for (; argument <= c->arguments; argument++) {
+      lt_tensor *t = lt_test_tensor(L, c->h, argument);
+      if (!t) break;
+      c->in[c->inputs++] = t;
+    }
+    return argument;
   }
+  if (lua_type(L, argument) != LUA_TTABLE) bad_input(c, argument, name, "a list of tensors");
   int64_t n = (int64_t)lua_rawlen(L, argument);
   if (n == 0) lt_error(L, c->h, "%s: the list of tensors is empty", c->op->name);
-  if (n > LT_MAX_EDGES / 2) lt_error(L, c->h, "%s: too many tensors", c->op->name);
-  if (i + n > FEW) {
-    lt_tensor **room = lua_newuserdatauv(L, (size_t)(i + n) * sizeof *room, 0);
-    memcpy(room, c->in, (size_t)i * sizeof *room);
-    c->in = room;
-  }
+  reserve(c, i + n);
   for (int64_t k = 0; k < n; k++) {
     lua_rawgeti(L, argument, k + 1);
     c->in[i + k] = lt_test_tensor(L, c->h, -1);
-    if (!c->in[i + k]) bad_input(c, lua_gettop(L), c->op->inputs[i].name, "a list of tensors");
+    if (!c->in[i + k]) bad_input(c, lua_gettop(L), name, "a list of tensors");
     lua_pop(L, 1);
   }
   c->inputs = i + (int)n;
+  return argument + 1;
 }
 
 /* ---- Options ----------------------------------------------------------------------------------
@@ -74,6 +89,11 @@ static void bad_option(const call *c, int at, const lt_option *o, const char *wa
   char what[LT_SHAPE_TEXT + 32];
   lt_error(c->L, c->h, "%s: %s must be %s, got %s", c->op->name, o->name, wanted,
            lt_what(c->L, c->h, at, what));
+}
+
+static double read_number(const call *c, int at, const lt_option *o) {
+  if (lua_type(c->L, at) != LUA_TNUMBER) bad_option(c, at, o, "a number");
+  return lua_tonumber(c->L, at);
 }
 
 static int64_t read_integer(const call *c, int at, const lt_option *o) {
@@ -94,27 +114,6 @@ static int64_t read_element(const call *c, int at, const lt_option *o) {
   return o->type == LT_OPTION_DIMS ? read_position(c, at, o) : read_integer(c, at, o);
 }
 
-static void read_list_option(call *c, int option, int at) {
-  const lt_option *o = &c->op->options[option];
-  int64_t list[LT_MAX_RANK];
-  int n = 1;
-  if (lua_type(c->L, at) == LUA_TTABLE) {
-    n = (int)lua_rawlen(c->L, at);
-    if (n > LT_MAX_RANK) {
-      lt_error(c->L, c->h, "%s: %s has %d entries, at most %d are possible", c->op->name, o->name,
-               n, LT_MAX_RANK);
-    }
-    for (int i = 0; i < n; i++) {
-      lua_rawgeti(c->L, at, i + 1);
-      list[i] = read_element(c, lua_gettop(c->L), o);
-      lua_pop(c->L, 1);
-    }
-  } else {
-    list[0] = read_element(c, at, o);
-  }
-  lt_attrs_set_list(&c->attrs, c->op, option, n, list);
-}
-
 static int64_t read_choice(const call *c, int at, const lt_option *o) {
   const char *given = lua_type(c->L, at) == LUA_TSTRING ? lua_tostring(c->L, at) : NULL;
   size_t length = given ? strlen(given) : 0;
@@ -130,6 +129,64 @@ static int64_t read_choice(const call *c, int at, const lt_option *o) {
   return 0;
 }
 
+static int capacity_of(const lt_option *o) {
+  return o->type == LT_OPTION_PAIRS ? 2 * LT_MAX_RANK : LT_MAX_RANK;
+}
+
+/* Sets a list option from n values on top of the stack; pops them. */
+static void set_list(call *c, int option, int n) {
+  lua_State *L = c->L;
+  const lt_option *o = &c->op->options[option];
+  int64_t list[2 * LT_MAX_RANK];
+  double numbers[LT_MAX_RANK];
+  int base = lua_gettop(L) - n + 1;
+  for (int i = 0; i < n; i++) {
+    if (o->type == LT_OPTION_NUMBERS)
+      numbers[i] = read_number(c, base + i, o);
+    else
+      list[i] = read_element(c, base + i, o);
+  }
+  lua_pop(L, n);
+  if (o->type == LT_OPTION_NUMBERS)
+    lt_attrs_set_numbers(&c->attrs, c->op, option, n, numbers);
+  else
+    lt_attrs_set_list(&c->attrs, c->op, option, n, list);
+}
+
+static void read_list_option(call *c, int option, int at) {
+  const lt_option *o = &c->op->options[option];
+  lua_State *L = c->L;
+  int n = 1;
+  if (o->choices && lua_type(L, at) == LUA_TSTRING) {
+    lt_attrs_set_word(&c->attrs, c->op, option, (int)read_choice(c, at, o));
+    return;
+  }
+  if (lua_type(L, at) == LUA_TTABLE) {
+    if (lua_rawlen(L, at) > (size_t)capacity_of(o)) {
+      lt_error(L, c->h, "%s: %s has %d entries, at most %d are possible", c->op->name, o->name,
+               (int)lua_rawlen(L, at), capacity_of(o));
+    }
+    n = (int)lua_rawlen(L, at);
+    luaL_checkstack(L, n, "options");
+    for (int i = 0; i < n; i++) lua_rawgeti(L, at, i + 1);
+  } else {
+    lua_pushvalue(L, at);
+  }
+  set_list(c, option, n);
+}
+
+static void read_text(call *c, int option, int at) {
+  const lt_option *o = &c->op->options[option];
+  size_t n;
+  if (lua_type(c->L, at) != LUA_TSTRING) bad_option(c, at, o, "a string");
+  const char *text = lua_tolstring(c->L, at, &n);
+  if (n > LT_MAX_TEXT) {
+    lt_error(c->L, c->h, "%s: %s has %d bytes, at most %d are possible", c->op->name, o->name,
+             (int)n, LT_MAX_TEXT);
+  }
+  lt_attrs_set_text(&c->attrs, c->op, option, (int)n, text);
+}
+
 static void read_option(call *c, int option, int at) {
   const lt_option *o = &c->op->options[option];
   lua_State *L = c->L;
@@ -137,8 +194,7 @@ static void read_option(call *c, int option, int at) {
   switch (o->type) {
   case LT_OPTION_INT: lt_attrs_set_int(&c->attrs, c->op, option, read_integer(c, at, o)); break;
   case LT_OPTION_NUMBER:
-    if (type != LUA_TNUMBER) bad_option(c, at, o, "a number");
-    lt_attrs_set_number(&c->attrs, c->op, option, lua_tonumber(L, at));
+    lt_attrs_set_number(&c->attrs, c->op, option, read_number(c, at, o));
     break;
   case LT_OPTION_BOOL:
     if (type != LUA_TBOOLEAN) bad_option(c, at, o, "true or false");
@@ -148,7 +204,11 @@ static void read_option(call *c, int option, int at) {
   case LT_OPTION_DIM:
   case LT_OPTION_INDEX: lt_attrs_set_int(&c->attrs, c->op, option, read_position(c, at, o)); break;
   case LT_OPTION_DIMS:
-  case LT_OPTION_SIZES: read_list_option(c, option, at); break;
+  case LT_OPTION_SIZES:
+  case LT_OPTION_INTS:
+  case LT_OPTION_NUMBERS:
+  case LT_OPTION_PAIRS: read_list_option(c, option, at); break;
+  case LT_OPTION_TEXT: read_text(c, option, at); break;
   case LT_OPTION_DTYPE:
     lt_attrs_set_int(&c->attrs, c->op, option, lt_check_dtype(L, c->h, at, c->op->name));
     break;
@@ -190,11 +250,12 @@ static bool is_options(lua_State *L, int at) {
 }
 
 static bool is_list_option(const lt_option *o) {
-  return o->type == LT_OPTION_DIMS || o->type == LT_OPTION_SIZES;
+  return o->type == LT_OPTION_DIMS || o->type == LT_OPTION_SIZES || o->type == LT_OPTION_INTS ||
+         o->type == LT_OPTION_NUMBERS || o->type == LT_OPTION_PAIRS;
 }
 
-/* Positional options in the order of the block, then a table. A list option that comes first
- * takes all numbers that follow: zeros(2, 3), x:permute(2, 1). */
+/* Positional options in the order of the block, then a table. Sizes or dims that come first take
+ * all numbers that follow: zeros(2, 3), x:permute(2, 1). */
 static void read_positional(call *c, int at, int option) {
   lua_State *L = c->L;
   int options = lt_op_options(c->op);
@@ -215,16 +276,17 @@ static void read_positional(call *c, int at, int option) {
       read_option(c, option, at);
       continue;
     }
-    int64_t list[LT_MAX_RANK];
     int n = 0;
-    for (; at <= c->arguments && lua_type(L, at) == LUA_TNUMBER; at++) {
-      if (n == LT_MAX_RANK) {
-        lt_error(L, c->h, "%s: %s has more than %d entries", c->op->name, o->name, LT_MAX_RANK);
+    bool all = option == 0 && (o->type == LT_OPTION_DIMS || o->type == LT_OPTION_SIZES);
+    luaL_checkstack(L, capacity_of(o), "options");
+    do {
+      if (n == capacity_of(o)) {
+        lt_error(L, c->h, "%s: %s has more than %d entries", c->op->name, o->name, capacity_of(o));
       }
-      list[n++] = read_element(c, at, o);
-    }
-    at--;
-    lt_attrs_set_list(&c->attrs, c->op, option, n, list);
+      lua_pushvalue(L, at + n++);
+    } while (all && at + n <= c->arguments && lua_type(L, at + n) == LUA_TNUMBER);
+    set_list(c, option, n);
+    at += n - 1;
   }
   if (at <= c->arguments && !lua_isnil(L, at)) {
     char what[LT_SHAPE_TEXT + 32];
@@ -240,9 +302,10 @@ static void read_positional(call *c, int at, int option) {
 static lt_status run(call *c, int *outputs, lt_tensor *out[LT_MAX_OUTPUTS]) {
   lt_context *ctx = c->h->ctx;
   c->h->L = c->L;
-  lt_tensor *made[LT_MAX_INPUTS] = {NULL};
+  lt_tensor *made[LT_MAX_INPUTS];
   lt_status status = LT_OK;
-  for (int i = 0; i < LT_MAX_INPUTS && status == LT_OK; i++) {
+  for (int i = 0; c->numbers > 0 && i < LT_MAX_INPUTS; i++) made[i] = NULL;
+  for (int i = 0; c->numbers > 0 && i < LT_MAX_INPUTS && status == LT_OK; i++) {
     if (!c->number[i]) continue;
     bool is_int = lua_isinteger(c->L, c->number[i]);
     status = lt_tensor_scalar(ctx, 0, is_int ? LT_INT64 : LT_FLOAT64, &made[i]);
@@ -257,32 +320,34 @@ static lt_status run(call *c, int *outputs, lt_tensor *out[LT_MAX_OUTPUTS]) {
   if (status == LT_OK) {
     status = lt_run(ctx, c->op, c->inputs, c->in, &c->attrs, outputs, out);
   }
-  for (int i = 0; i < LT_MAX_INPUTS; i++) lt_tensor_release(made[i]);
+  for (int i = 0; c->numbers > 0 && i < LT_MAX_INPUTS; i++) lt_tensor_release(made[i]);
   return status;
+}
+
+static bool stands_for_option(lua_State *L, int at) {
+  return lua_type(L, at) == LUA_TNUMBER || lua_type(L, at) == LUA_TSTRING;
 }
 
 static void read_arguments(call *c) {
   lua_State *L = c->L;
-  c->inputs = 0;
+  c->inputs = c->numbers = 0;
   c->in = c->few;
   for (int i = 0; i < LT_MAX_INPUTS; i++) c->number[i] = 0;
   lt_attrs_default(&c->attrs, c->op);
   int at = 1, option = 0;
-  for (int i = 0; i < LT_MAX_INPUTS && c->op->inputs[i].name; i++, at++) {
+  for (int i = 0; i < LT_MAX_INPUTS && c->op->inputs[i].name; i++) {
     const lt_input *input = &c->op->inputs[i];
     /* PyTorch's order: x, dim, index */
-    if (i == 1 && c->op->dim_second && lua_type(L, at) == LUA_TNUMBER) {
-      read_option(c, option++, at++);
-    }
+    if (i + 1 == c->op->option_at && stands_for_option(L, at)) read_option(c, option++, at++);
     /* An options table may stand in the place of optional inputs. */
     if (input->optional && is_options(L, at)) {
       for (; i < LT_MAX_INPUTS && c->op->inputs[i].name; i++) c->in[c->inputs++] = NULL;
       break;
     }
     if (input->list)
-      read_list(c, i, at);
+      at = read_list(c, i, at);
     else
-      read_input(c, i, at);
+      read_input(c, i, at++);
   }
   read_positional(c, at, option);
 }
@@ -300,7 +365,8 @@ static int call_op(lua_State *L) {
   lt_tensor **slot[LT_MAX_OUTPUTS], *out[LT_MAX_OUTPUTS];
   int outputs, below = lua_gettop(L);
   slot[0] = lt_new_tensor_slot(L, c.h);
-  for (int i = 1; i < c.op->results; i++) slot[i] = lt_new_tensor_slot(L, c.h);
+  int shown = (c.op->results ? c.op->results : 1) - c.op->hidden;
+  for (int i = 1; i < shown; i++) slot[i] = lt_new_tensor_slot(L, c.h);
   read_arguments(&c);
   lt_status status = run(&c, &outputs, out);
   if (status == LT_NO_MEMORY) { /* dead tensors may hold what is missing */
@@ -309,6 +375,7 @@ static int call_op(lua_State *L) {
     status = run(&c, &outputs, out);
   }
   if (status != LT_OK) lt_raise(L, c.h, status);
+  for (; outputs > shown; outputs--) lt_tensor_release(out[outputs - 1]);
   for (int i = 0; i < outputs; i++) *slot[i] = out[i];
   lua_settop(L, below + outputs);
   lt_collect_if_due(L, c.h);
@@ -332,8 +399,9 @@ static void push_op(lua_State *L, lua_CFunction f, const lt_op *op, int host, in
 }
 
 static const char *const accepts_names[] = {"any", "float", "index", "mask"};
-static const char *const option_types[] = {"int",  "number", "bool",  "choice", "dim",
-                                           "dims", "sizes",  "index", "dtype"};
+static const char *const option_types[] = {"int",   "number", "bool", "choice",  "dim",
+                                           "dims",  "sizes",  "ints", "numbers", "pairs",
+                                           "index", "dtype",  "text"};
 
 static void set_string(lua_State *L, const char *key, const char *value) {
   lua_pushstring(L, value);
@@ -366,7 +434,7 @@ static void describe_options(lua_State *L, const lt_op *op) {
     set_string(L, "name", o->name);
     set_string(L, "type", option_types[o->type]);
     set_flag(L, "required", o->required);
-    if (o->type == LT_OPTION_CHOICE) {
+    if (o->choices) {
       set_string(L, "choices", o->choices);
     } else if (o->type == LT_OPTION_BOOL) {
       set_flag(L, "default", o->value != 0);
@@ -397,7 +465,8 @@ static void describe(lua_State *L, const lt_op *op) {
   set_flag(L, "view", op->view);
   set_flag(L, "cuts", op->cuts);
   set_flag(L, "elementwise", op->kernel != NULL);
-  set_flag(L, "dim_second", op->dim_second);
+  lua_pushinteger(L, op->option_at);
+  lua_setfield(L, -2, "option_at");
   set_flag(L, "method", !op->internal && !op->function);
 }
 

@@ -148,7 +148,7 @@ static void index_select_vjp(lt_vjp *v) {
 
 const lt_op lt_op_index_select = {
     .name = "index_select",
-    .dim_second = true,
+    .option_at = 2,
     .doc = "The slices of dimension dim whose numbers index lists, in that order; numbers count "
            "from 1 and may come twice. The shape of x, but for dim.",
     .inputs = {{"x", LT_ANY}, {"index", LT_INDEX}},
@@ -270,7 +270,7 @@ static void index_add_vjp(lt_vjp *v) {
 
 const lt_op lt_op_index_add = {
     .name = "index_add",
-    .dim_second = true,
+    .option_at = 2,
     .doc = "x with alpha times slice j of source added to slice index[j] of dimension dim, for "
            "every j in turn; numbers count from 1 and may come twice.",
     .inputs = {{"x", LT_ANY}, {"index", LT_INDEX}, {"source", LT_ANY}},

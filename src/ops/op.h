@@ -7,7 +7,7 @@
 #include "core/context.h"
 #include "core/tensor.h"
 
-enum { LT_MAX_INPUTS = 4, LT_MAX_OPTIONS = 8, LT_MAX_OUTPUTS = 4, LT_MAX_SAMPLES = 8 };
+enum { LT_MAX_INPUTS = 10, LT_MAX_OPTIONS = 8, LT_MAX_OUTPUTS = 6, LT_MAX_SAMPLES = 8 };
 
 /* ---- What an op takes ---------------------------------------------------------------- */
 
@@ -29,30 +29,41 @@ typedef enum lt_option_type {
   LT_OPTION_INT,
   LT_OPTION_NUMBER,
   LT_OPTION_BOOL,
-  LT_OPTION_CHOICE, /* one of `choices`, the first by default */
-  LT_OPTION_DIM,    /* one dimension: 1-based in Lua, 0-based or negative here */
-  LT_OPTION_DIMS,   /* one or several of them */
-  LT_OPTION_SIZES,  /* a shape */
-  LT_OPTION_INDEX,  /* an element: 1-based in Lua, 0-based or negative here */
-  LT_OPTION_DTYPE
+  LT_OPTION_CHOICE,  /* one of `choices`, the first by default */
+  LT_OPTION_DIM,     /* one dimension: 1-based in Lua, 0-based or negative here */
+  LT_OPTION_DIMS,    /* one or several of them */
+  LT_OPTION_SIZES,   /* a shape */
+  LT_OPTION_INTS,    /* one or several integers: strides, kernel sizes, shifts */
+  LT_OPTION_NUMBERS, /* one or several numbers */
+  LT_OPTION_PAIRS,   /* up to two integers for each dimension */
+  LT_OPTION_INDEX,   /* an element: 1-based in Lua, 0-based or negative here */
+  LT_OPTION_DTYPE,
+  LT_OPTION_TEXT /* at most LT_MAX_TEXT bytes */
 } lt_option_type;
 
 typedef struct lt_option {
   const char *name;
   lt_option_type type;
   double value;        /* the default of INT, NUMBER, BOOL, DIM */
-  const char *choices; /* "none mean sum" */
+  const char *choices; /* "none mean sum"; of INTS: words that may stand for the numbers */
   bool required;
 } lt_option;
 
 /* Options of one call, plain data: each takes one word, a list takes 1 + LT_MAX_RANK (its length
- * first). A list that is not given has length -1. */
+ * first; PAIRS 1 + 2 LT_MAX_RANK), a text its length and LT_MAX_TEXT bytes. A list or text that is
+ * not given has length -1; word number k in place of a list is length -2 - k. */
 typedef union lt_word {
   int64_t i;
   double f;
 } lt_word;
 
-enum { LT_LIST_WORDS = 1 + LT_MAX_RANK, LT_MAX_WORDS = 40 };
+enum {
+  LT_LIST_WORDS = 1 + LT_MAX_RANK,
+  LT_PAIRS_WORDS = 1 + 2 * LT_MAX_RANK,
+  LT_MAX_TEXT = 128,
+  LT_TEXT_WORDS = 1 + LT_MAX_TEXT / (int)sizeof(lt_word),
+  LT_MAX_WORDS = 40
+};
 
 typedef struct lt_attrs {
   uint32_t given; /* bit per option */
@@ -81,6 +92,7 @@ typedef struct lt_call {
   int outputs; /* 1 unless infer says otherwise */
   lt_spec result[LT_MAX_OUTPUTS];
   lt_dtype dtype; /* in which tiles compute */
+  bool recorded;  /* a tape will ask for the gradient: set before infer for ops with `hidden` */
   /* made by the engine from `result`, or by a view op's forward */
   lt_tensor *out[LT_MAX_OUTPUTS];
 } lt_call;
@@ -88,7 +100,10 @@ typedef struct lt_call {
 /* ---- The block ------------------------------------------------------------------------ */
 
 struct lt_kernel;
+struct lt_scope;
 struct lt_vjp;
+struct lt_jvp;
+struct lt_batch;
 
 struct lt_op {
   const char *name;
@@ -100,16 +115,29 @@ struct lt_op {
   /* Fills c->out. Ops that compute element by element name a kernel instead. */
   lt_status (*forward)(lt_call *c);
   const struct lt_kernel *kernel;
+  /* Or the op is made of others (tape/vjp.h has the words): sets c->out and c->outputs; infer, if
+   * there is one, only checks. Its parts are recorded, so that it needs no rule of any kind. */
+  void (*compose)(lt_call *c, struct lt_scope *s);
   /* Gives the gradients of the inputs (lt_give). NULL: the op has no gradient. */
   void (*vjp)(struct lt_vjp *v);
-  uint32_t saves;  /* which tensors the vjp reads: LT_IN(i) | LT_OUT(i) */
-  int results;     /* at most; 0 stands for 1 */
-  bool crosswise;  /* an input is read only for the gradients of the others (a product) */
-  bool view;       /* forward makes c->out itself, as windows on an input */
-  bool cuts;       /* the gradient ends here on purpose */
-  bool internal;   /* part of another op's gradient; no Lua function */
-  bool function;   /* a Lua function only, no method */
-  bool dim_second; /* in Lua the first option may stand behind x: x, dim, index */
+  uint32_t saves; /* which tensors the vjp reads: LT_IN(i) | LT_OUT(i); a list as a whole */
+  /* Forward mode (tape/forward.h): a rule, or one of the two words below, or neither: then it is
+   * derived from the vjp. */
+  void (*jvp)(struct lt_jvp *j);
+  bool linear;      /* in its float inputs together: tangents go through the op itself */
+  bool multilinear; /* in each float input by itself, and the vjp saves the others (a product) */
+  /* How the op runs on a batch of calls (tape/vmap.h); those with kernels need no word. */
+  void (*batch)(struct lt_batch *b);
+  int results;    /* at most; 0 stands for 1 */
+  int hidden;     /* the last so many results are for the gradient only; when !c->recorded infer
+                     may leave them out */
+  bool crosswise; /* an input is read only for the gradients of the others (a product) */
+  bool view;      /* forward makes c->out itself, as windows on an input */
+  bool cuts;      /* the gradient ends here on purpose */
+  bool internal;  /* part of another op's gradient; no Lua function */
+  bool function;  /* a Lua function only, no method */
+  int option_at;  /* in Lua the first option may stand before input option_at - 1 (from 0): x, dim,
+                     index is 2 */
   const char *sample[LT_MAX_SAMPLES]; /* arguments as Lua text, for the tests of every op */
 };
 
@@ -130,12 +158,20 @@ void lt_attrs_default(lt_attrs *a, const lt_op *op);
 void lt_attrs_set_int(lt_attrs *a, const lt_op *op, int option, int64_t value);
 void lt_attrs_set_number(lt_attrs *a, const lt_op *op, int option, double value);
 void lt_attrs_set_list(lt_attrs *a, const lt_op *op, int option, int n, const int64_t *list);
+void lt_attrs_set_numbers(lt_attrs *a, const lt_op *op, int option, int n, const double *list);
+void lt_attrs_set_word(lt_attrs *a, const lt_op *op, int option, int index);
+void lt_attrs_set_text(lt_attrs *a, const lt_op *op, int option, int n, const char *text);
 
 bool lt_given(const lt_attrs *a, int option);
 int64_t lt_get_int(const lt_attrs *a, const lt_op *op, int option); /* BOOL, CHOICE, DIM, ... */
 double lt_get_number(const lt_attrs *a, const lt_op *op, int option);
 /* The list, its length in *n; NULL and 0 when it was not given. */
 const int64_t *lt_get_list(const lt_attrs *a, const lt_op *op, int option, int *n);
+const double *lt_get_numbers(const lt_attrs *a, const lt_op *op, int option, int *n);
+/* Which of the option's words was given instead of a list: 0, 1, ..., or -1 for none. */
+int lt_get_word(const lt_attrs *a, const lt_op *op, int option);
+/* Not terminated by 0; its length in *n. */
+const char *lt_get_text(const lt_attrs *a, const lt_op *op, int option, int *n);
 
 /* Which choice's name; for messages. */
 const char *lt_choice_name(const lt_option *option, int64_t index, char text[32]);

@@ -2,18 +2,27 @@
 #include "kernels/elementwise.h"
 #include "ops/op.h"
 #include "tape/tape.h"
+#include "tape/vjp.h"
 
 #include <string.h>
 
 /* ---- Options ---------------------------------------------------------------------------- */
 
-static bool is_list(const lt_option *o) {
-  return o->type == LT_OPTION_DIMS || o->type == LT_OPTION_SIZES;
+static int words_of(const lt_option *o) {
+  switch (o->type) {
+  case LT_OPTION_DIMS:
+  case LT_OPTION_SIZES:
+  case LT_OPTION_INTS:
+  case LT_OPTION_NUMBERS: return LT_LIST_WORDS;
+  case LT_OPTION_PAIRS: return LT_PAIRS_WORDS;
+  case LT_OPTION_TEXT: return LT_TEXT_WORDS;
+  default: return 1;
+  }
 }
 
 static int offset_of(const lt_op *op, int option) {
   int at = 0;
-  for (int i = 0; i < option; i++) at += is_list(&op->options[i]) ? LT_LIST_WORDS : 1;
+  for (int i = 0; i < option; i++) at += words_of(&op->options[i]);
   return at;
 }
 
@@ -41,34 +50,53 @@ void lt_attrs_default(lt_attrs *a, const lt_op *op) {
   int at = 0;
   for (int i = 0; i < LT_MAX_OPTIONS && op->options[i].name; i++) {
     const lt_option *o = &op->options[i];
-    if (is_list(o)) {
-      memset(&a->word[at], 0, LT_LIST_WORDS * sizeof a->word[0]);
+    int words = words_of(o);
+    if (words > 1) {
+      memset(&a->word[at], 0, (size_t)words * sizeof a->word[0]);
       a->word[at].i = -1;
-      at += LT_LIST_WORDS;
     } else if (o->type == LT_OPTION_NUMBER) {
-      a->word[at++].f = o->value;
+      a->word[at].f = o->value;
     } else {
-      a->word[at++].i = (int64_t)o->value;
+      a->word[at].i = (int64_t)o->value;
     }
+    at += words;
   }
   a->count = at;
 }
 
-void lt_attrs_set_int(lt_attrs *a, const lt_op *op, int option, int64_t value) {
+static lt_word *word_to_set(lt_attrs *a, const lt_op *op, int option) {
   a->given |= 1u << option;
-  a->word[offset_of(op, option)].i = value;
+  return &a->word[offset_of(op, option)];
+}
+
+void lt_attrs_set_int(lt_attrs *a, const lt_op *op, int option, int64_t value) {
+  word_to_set(a, op, option)->i = value;
 }
 
 void lt_attrs_set_number(lt_attrs *a, const lt_op *op, int option, double value) {
-  a->given |= 1u << option;
-  a->word[offset_of(op, option)].f = value;
+  word_to_set(a, op, option)->f = value;
 }
 
 void lt_attrs_set_list(lt_attrs *a, const lt_op *op, int option, int n, const int64_t *list) {
-  lt_word *w = &a->word[offset_of(op, option)];
-  a->given |= 1u << option;
+  lt_word *w = word_to_set(a, op, option);
   w[0].i = n;
   for (int i = 0; i < n; i++) w[1 + i].i = list[i];
+}
+
+void lt_attrs_set_numbers(lt_attrs *a, const lt_op *op, int option, int n, const double *list) {
+  lt_word *w = word_to_set(a, op, option);
+  w[0].i = n;
+  for (int i = 0; i < n; i++) w[1 + i].f = list[i];
+}
+
+void lt_attrs_set_word(lt_attrs *a, const lt_op *op, int option, int index) {
+  word_to_set(a, op, option)->i = -2 - index;
+}
+
+void lt_attrs_set_text(lt_attrs *a, const lt_op *op, int option, int n, const char *text) {
+  lt_word *w = word_to_set(a, op, option);
+  w[0].i = n;
+  memcpy(w + 1, text, (size_t)n);
 }
 
 bool lt_given(const lt_attrs *a, int option) { return a->given >> option & 1; }
@@ -85,6 +113,23 @@ const int64_t *lt_get_list(const lt_attrs *a, const lt_op *op, int option, int *
   const lt_word *w = &a->word[offset_of(op, option)];
   *n = w[0].i < 0 ? 0 : (int)w[0].i;
   return w[0].i < 0 ? NULL : &w[1].i;
+}
+
+const double *lt_get_numbers(const lt_attrs *a, const lt_op *op, int option, int *n) {
+  const lt_word *w = &a->word[offset_of(op, option)];
+  *n = w[0].i < 0 ? 0 : (int)w[0].i;
+  return w[0].i < 0 ? NULL : &w[1].f;
+}
+
+int lt_get_word(const lt_attrs *a, const lt_op *op, int option) {
+  int64_t length = a->word[offset_of(op, option)].i;
+  return length <= -2 ? (int)(-2 - length) : -1;
+}
+
+const char *lt_get_text(const lt_attrs *a, const lt_op *op, int option, int *n) {
+  const lt_word *w = &a->word[offset_of(op, option)];
+  *n = w[0].i < 0 ? 0 : (int)w[0].i;
+  return (const char *)(w + 1);
 }
 
 const char *lt_choice_name(const lt_option *option, int64_t index, char text[32]) {
@@ -207,13 +252,12 @@ static lt_status check(lt_call *c) {
 
 /* ---- Tiles -------------------------------------------------------------------------------- */
 
-_Static_assert((int)LT_TILE_INPUTS >= (int)LT_MAX_INPUTS, "tiles take what ops take");
-
 lt_status lt_elementwise(const lt_call *c, const lt_kernel *kernel) {
   lt_tile *tile = kernel->tile[c->ctx->simd][c->dtype];
   double k[LT_MAX_OPTIONS] = {0}; /* tiles read them all before they start */
-  lt_dtype as[LT_MAX_INPUTS];
+  lt_dtype as[LT_TILE_INPUTS];
   if (!tile) return lt_fail(c->ctx, "%s: not for %s", c->op->name, lt_dtype_name(c->dtype));
+  if (c->inputs > LT_TILE_INPUTS) return lt_fail(c->ctx, "%s: too many tensors", c->op->name);
   for (int i = 0; i < LT_MAX_OPTIONS && c->op->options[i].name; i++) {
     k[i] = c->op->options[i].type == LT_OPTION_NUMBER ? lt_get_number(c->attrs, c->op, i)
                                                       : (double)lt_get_int(c->attrs, c->op, i);
@@ -226,10 +270,29 @@ lt_status lt_elementwise(const lt_call *c, const lt_kernel *kernel) {
 
 /* ---- Running ---------------------------------------------------------------------------- */
 
+/* An op that is made of others. */
+static lt_status compose(lt_call *c) {
+  if (c->op->infer) LT_TRY(c->op->infer(c));
+  c->outputs = 1;
+  lt_scope s;
+  lt_scope_open(&s, c->ctx);
+  c->op->compose(c, &s);
+  for (int i = 0; i < c->outputs; i++) {
+    if (s.status == LT_OK)
+      lt_tensor_retain(c->out[i]);
+    else
+      c->out[i] = NULL;
+  }
+  lt_scope_close(&s);
+  return s.status;
+}
+
 static lt_status execute(lt_call *c) {
   LT_TRY(lt_check_interrupt(c->ctx));
   LT_TRY(check(c));
+  if (c->op->compose) return compose(c);
   c->outputs = 1;
+  if (c->op->hidden) c->recorded = lt_is_recorded(c);
   LT_TRY(c->op->infer(c));
   if (c->outputs > 1 && c->outputs > c->op->results) {
     return lt_fail(c->ctx, "%s: its block does not announce %d results", c->op->name, c->outputs);

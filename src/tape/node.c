@@ -109,10 +109,26 @@ lt_node *lt_history_find(const lt_context *ctx, uint64_t id) {
 
 /* ---- Recording -------------------------------------------------------------------------- */
 
+/* The tapes that listen and watch an input. */
+static uint64_t connected_tapes(const lt_call *c) {
+  uint64_t connected = 0;
+  for (uint64_t left = c->ctx->listening; left; left &= left - 1) {
+    int slot = __builtin_ctzll(left);
+    for (int i = 0; i < c->inputs; i++) {
+      if (c->in[i] && lt_tape_connects(c->ctx->tapes[slot], c->in[i])) {
+        connected |= (uint64_t)1 << slot;
+        break;
+      }
+    }
+  }
+  return connected;
+}
+
+bool lt_is_recorded(const lt_call *c) { return !c->ctx->no_grad && connected_tapes(c) != 0; }
+
 /* The open tapes that this call concerns, and if none: why. */
 static uint64_t listeners(const lt_call *c, bool differentiable, lt_reason *reason) {
   const lt_context *ctx = c->ctx;
-  uint64_t connected = 0;
   if (ctx->no_grad) {
     *reason = LT_IN_NO_GRAD;
     return 0;
@@ -121,15 +137,7 @@ static uint64_t listeners(const lt_call *c, bool differentiable, lt_reason *reas
     *reason = ctx->open ? LT_TAPE_PAUSED : LT_NO_TAPE;
     return 0;
   }
-  for (uint64_t left = ctx->listening; left; left &= left - 1) {
-    int slot = __builtin_ctzll(left);
-    for (int i = 0; i < c->inputs; i++) {
-      if (c->in[i] && lt_tape_connects(ctx->tapes[slot], c->in[i])) {
-        connected |= (uint64_t)1 << slot;
-        break;
-      }
-    }
-  }
+  uint64_t connected = connected_tapes(c);
   bool is_float = false;
   for (int i = 0; i < c->outputs; i++) {
     is_float = is_float || lt_dtype_is_float((lt_dtype)c->out[i]->dtype);
@@ -162,7 +170,8 @@ static void fill_edge(lt_edge *e, lt_tensor *t, bool save, lt_node *n, int64_t *
 
 /* Is input i read by the gradient rule, for the tapes that record? */
 static bool saves_input(const lt_call *c, uint64_t tapes, int i) {
-  if (i >= 16 || !(c->op->saves & LT_IN(i))) return false;
+  int last = lt_op_inputs(c->op) - 1; /* of which a list's tensors all are */
+  if (!(c->op->saves & LT_IN(i < last ? i : last))) return false;
   if (!c->op->crosswise) return true;
   for (uint64_t left = tapes; left; left &= left - 1) {
     const lt_tape *tape = c->ctx->tapes[__builtin_ctzll(left)];

@@ -61,6 +61,9 @@ void lt_node_release(lt_context *ctx, lt_node *n);
 /* One tape needs the values no more; with the last, they go. */
 void lt_node_let_go(lt_node *n);
 
+/* Will a tape record this call? */
+bool lt_is_recorded(const lt_call *c);
+
 /* Notes an executed call: gives the outputs their ids, puts a node into the history and on every
  * tape that listens and watches an input. Takes the closure over, also when it fails. */
 lt_status lt_record(lt_call *c, const lt_closure *closure);

@@ -34,12 +34,21 @@ lt_tensor *lt_keep(lt_scope *s, lt_tensor *t) {
   return s->made[s->count++] = t;
 }
 
+int lt_do_all(lt_scope *s, const lt_op *op, const lt_attrs *attrs, int inputs, lt_tensor *const *in,
+              lt_tensor *out[LT_MAX_OUTPUTS]) {
+  int outputs = 0;
+  if (s->status == LT_OK) s->status = lt_run(s->ctx, op, inputs, in, attrs, &outputs, out);
+  for (int i = 0; i < outputs; i++) out[i] = lt_keep(s, out[i]);
+  if (s->status == LT_OK) return outputs;
+  for (int i = 0; i < LT_MAX_OUTPUTS; i++) out[i] = NULL;
+  return 0;
+}
+
 lt_tensor *lt_do(lt_scope *s, const lt_op *op, const lt_attrs *attrs, int inputs,
                  lt_tensor *const *in) {
-  if (s->status != LT_OK) return NULL;
   lt_tensor *out[LT_MAX_OUTPUTS];
-  int outputs;
-  s->status = lt_run(s->ctx, op, inputs, in, attrs, &outputs, out);
+  int outputs = 0;
+  if (s->status == LT_OK) s->status = lt_run(s->ctx, op, inputs, in, attrs, &outputs, out);
   if (s->status != LT_OK) return NULL;
   for (int i = 1; i < outputs; i++) lt_tensor_release(out[i]);
   return lt_keep(s, out[0]);

@@ -52,6 +52,11 @@ lt_tensor *lt_do2(lt_scope *s, const lt_op *op, const lt_attrs *attrs, lt_tensor
 lt_tensor *lt_do3(lt_scope *s, const lt_op *op, const lt_attrs *attrs, lt_tensor *a, lt_tensor *b,
                   lt_tensor *c);
 
+/* Any op with several results, into out; those belong to the scope. Returns how many; 0 after a
+ * failure, with NULLs in out. */
+int lt_do_all(lt_scope *s, const lt_op *op, const lt_attrs *attrs, int inputs, lt_tensor *const *in,
+              lt_tensor *out[LT_MAX_OUTPUTS]);
+
 lt_tensor *lt_number(lt_scope *s, double value); /* a weak 0-d tensor */
 lt_tensor *lt_add(lt_scope *s, lt_tensor *a, lt_tensor *b);
 lt_tensor *lt_sub(lt_scope *s, lt_tensor *a, lt_tensor *b);

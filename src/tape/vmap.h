@@ -1,0 +1,47 @@
+/* lt.vmap: a function of one sample, run once for a whole batch. Inside, a tensor may stand for one
+ * value per sample: it shows the shape of a sample (`t->shape`), and holds all of them in another
+ * tensor, the batch in front. An op that meets such a tensor runs by its batching rule, which calls
+ * ops on whole batches; tapes opened inside vmap see the op on samples, tapes outside the ops on
+ * batches. After functorch and JAX's vmap. */
+#ifndef LT_TAPE_VMAP_H
+#define LT_TAPE_VMAP_H
+
+#include "tape/vjp.h"
+
+/* What a batching rule sees. */
+typedef struct lt_batch {
+  lt_context *ctx;
+  lt_scope *s;
+  const lt_op *op;
+  const lt_attrs *attrs;
+  int64_t size; /* samples */
+  int inputs;
+  lt_tensor *const *in; /* as the op was called: shapes of a sample */
+  lt_tensor **over;     /* all samples, the batch as dim 0; NULL: the same tensor for every sample */
+  /* to be filled: results with the batch as dim 0, owned by the scope */
+  int outputs;
+  lt_tensor *out[LT_MAX_OUTPUTS];
+} lt_batch;
+
+/* Input i with the batch in front, also where all samples share it (then expanded, not copied). */
+lt_tensor *lt_batch_in(lt_batch *b, int i);
+/* Runs the op with other inputs or options, and takes its results for b's. */
+void lt_batch_run(lt_batch *b, const lt_attrs *attrs, lt_tensor *const *in);
+
+/* ---- Rules, for the `batch` of a block --------------------------------------------------- */
+
+/* Inputs broadcast (from the last dim): ones are put behind the batch where ranks differ. Of
+ * elementwise ops, and of those on the last two dims of inputs with at least two. */
+void lt_batch_broadcast(lt_batch *b);
+/* All inputs have the batch in front, so that options that name dims shift by one, and lists of
+ * sizes begin with the batch's. A list of dims that is not given becomes all dims of a sample. */
+void lt_batch_dims(lt_batch *b);
+/* The op takes any leading dims of input 0; where another input differs by sample: each. */
+void lt_batch_leading(lt_batch *b);
+/* The op takes a batch dim 0 of its own in input 0, of full rank: both become one. Where another
+ * input differs by sample: each. */
+void lt_batch_merge(lt_batch *b);
+/* One run for each sample, in C, and their results stacked. */
+void lt_batch_each(lt_batch *b);
+
+#endif
