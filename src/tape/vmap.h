@@ -36,11 +36,13 @@ void lt_batch_broadcast(lt_batch *b);
 /* All inputs have the batch in front, so that options that name dims shift by one, and lists of
  * sizes begin with the batch's. A list of dims that is not given becomes all dims of a sample. */
 void lt_batch_dims(lt_batch *b);
+/* The same, of ops that without their dim take all elements in a row. */
+void lt_batch_dims_or_all(lt_batch *b);
 /* The op takes any leading dims of input 0; where another input differs by sample: each. */
 void lt_batch_leading(lt_batch *b);
-/* The op takes a batch dim 0 of its own in input 0, of full rank: both become one. Where another
+/* With `rank` dims, dim 0 of input 0 is a batch of the op's own: both become one. Where another
  * input differs by sample: each. */
-void lt_batch_merge(lt_batch *b);
+void lt_batch_merge(lt_batch *b, int rank);
 /* One run for each sample, in C, and their results stacked. */
 void lt_batch_each(lt_batch *b);
 
