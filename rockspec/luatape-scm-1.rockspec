@@ -6,7 +6,8 @@ description = {
   summary = "An autodiff engine for Lua: tensors, gradient tape and optimizers in C",
   detailed = [[
     Models, losses and training loops in Lua 5.4; tensors, the gradient tape, gradients and
-    optimizers in C, with BLIS for products of matrices. It always says why a gradient is missing.]],
+    optimizers in C, with BLIS for products of matrices and LAPACK (opened when it is needed) for
+    inverses and decompositions. It always says why a gradient is missing.]],
   license = "MIT",
 }
 dependencies = { "lua ~> 5.4" }

@@ -1,11 +1,14 @@
--- Writes reference.md and ops.lua into the folder that is the first argument, from what lt.help
--- knows: the registry of ops and the comments of the Lua half. Run by scripts/reference. A public
--- function without a word is an error.
+-- Writes the reference into the folder that is the first argument: reference/, one page for each
+-- room of the library, and ops.lua, the types of all ops for lua-language-server. What it says is
+-- what lt.help says: the registry of ops, what the engine answers to a sample of each, and the
+-- comments of the Lua half. A public function without a word, or without a page, is an error.
 local lt = require "luatape"
 local help = require "luatape.help"
 local folder = assert(arg[1], "usage: reference.lua FOLDER")
+local here = arg[0]:match "^(.*)[/\\]" or "."
 
 local function write(name, lines)
+  while lines[#lines] == "" do lines[#lines] = nil end
   local file = assert(io.open(folder .. "/" .. name, "w"))
   assert(file:write(table.concat(lines, "\n"), "\n"))
   assert(file:close())
@@ -13,6 +16,7 @@ end
 
 -- ---- What there is ------------------------------------------------------------------------------
 
+lt.manual_seed(0)
 local ops, classes = help.ops(), {}
 for _, entry in ipairs(help.entries()) do
   local class = classes[entry.class]
@@ -29,7 +33,9 @@ for _, entry in ipairs(help.entries()) do
     end
     class.head = class.head or entry.head
   else
-    table.insert(class.entries, entry)
+    local known = false -- meta.lua may say it first, for editors
+    for _, other in ipairs(class.entries) do known = known or other.name == entry.name end
+    if not known then table.insert(class.entries, entry) end
   end
 end
 
@@ -55,9 +61,9 @@ check("luatape.nn.init", "lt.nn.init.", lt.nn.init)
 check("luatape.optim", "lt.optim.", lt.optim)
 check("luatape.data", "lt.data.", lt.data)
 local tape, tensor_meta = lt.tape(), debug.getmetatable(lt.ones(1))
-local methods = tensor_meta.__methods
-for name, f in pairs(lt) do -- words of a function are those of the same method
-  if methods[name] == f then methods[name] = nil end
+local methods = {}
+for name, f in pairs(tensor_meta.__methods) do -- words of a function are those of the same method
+  if lt[name] ~= f then methods[name] = f end
 end
 check("luatape.tensor", "lt.tensor:", methods)
 check("luatape.tape", "lt.tape:", debug.getmetatable(tape).__methods)
@@ -67,10 +73,66 @@ check("luatape.nn.module", "lt.nn.module:", getmetatable(lt.nn.Identity).__index
 table.sort(missing)
 if #missing > 0 then error("without documentation: " .. table.concat(missing, ", "), 0) end
 
--- ---- reference.md -------------------------------------------------------------------------------
+-- ---- What stands where --------------------------------------------------------------------------
 
-local lines = {}
+-- Where each family, function and class stands, and what was left out.
+local by_family, by_function, by_class, lost = {}, {}, {}, {}
+for _, page in ipairs(help.pages) do
+  page.ops, page.entries, page.classes_here = {}, {}, {}
+  for name in (page.families or ""):gmatch "%S+" do by_family[name] = page end
+  for name in (page.functions or ""):gmatch "%S+" do by_function[name] = page end
+  for name in (page.classes or ""):gmatch "%S+" do by_class[name] = page end
+end
+local function place(page, list, item, what)
+  if page then table.insert(page[list], item) else lost[#lost + 1] = what end
+end
+for _, entry in ipairs(ops) do
+  place(by_family[entry.op.family], "ops", entry, "family " .. entry.op.family)
+end
+for _, entry in ipairs(classes.luatape.entries) do
+  place(by_function[entry.name], "entries", entry, "lt." .. entry.name)
+end
+for _, class in ipairs(classes) do
+  if class.name ~= "luatape" and not class.name:find "^luatape%.help" then
+    local room = class.name -- classes without a page stand below the nearest one that has
+    while room and not by_class[room] do room = room:match "^(.*)%.[%w_]+$" end
+    place(room and by_class[room], "classes_here", class, class.name)
+  end
+end
+if #lost > 0 then error("on no page (lua/luatape/help/pages.lua): " .. table.concat(lost, ", "), 0) end
+
+-- ---- Markdown -----------------------------------------------------------------------------------
+
+local lines, index = {}, {}
 local function say(...) lines[#lines + 1] = table.concat { ... } end
+
+-- A heading and its anchor on this page, as the web site of the repository makes it.
+local anchors
+local function heading(level, text)
+  local slug = text:lower():gsub("[^%w_ -]", ""):gsub(" ", "-")
+  anchors[slug] = (anchors[slug] or -1) + 1
+  say(level, " ", text, "\n")
+  return anchors[slug] > 0 and slug .. "-" .. anchors[slug] or slug
+end
+
+-- The first sentence, for the index.
+local function first_sentence(doc)
+  local text = doc:gsub("%s+", " ") .. " "
+  local at = text:find "[^.][.?;] "
+  return at and text:sub(1, text:sub(at + 1, at + 1) == "?" and at + 1 or at) or text:sub(1, -2)
+end
+
+local function note(page, name, anchor, doc)
+  page.index = page.index or {}
+  local text = first_sentence(doc)
+  table.insert(page.index, ("- [`%s`](%s.md#%s)%s"):format(name, page.name, anchor,
+    text ~= "" and ": " .. text or ""))
+end
+
+-- Code, indented by four blanks, and prose that is broken into lines stay as they are.
+local function flow(doc)
+  return doc:find "\n" and doc or help.wrap(doc, 100, "")
+end
 
 local function say_items(items)
   for _, item in ipairs(items) do
@@ -83,88 +145,115 @@ local function say_items(items)
   if #items > 0 then say() end
 end
 
--- Code, indented by four blanks, and prose that is broken into lines stay as they are.
-local function flow(doc)
-  return doc:find "\n" and doc or help.wrap(doc, 100, "")
-end
+-- "tape:gradient" of "tape:gradient(target, sources, options)"
+local function full_name(entry) return entry.head:match "^[%w_.:]+" end
 
-local function say_entry(level, entry)
-  say(level, " `", entry.head, "`\n")
+local function say_entry(page, level, entry)
+  note(page, full_name(entry), heading(level, full_name(entry)), entry.doc)
+  say("`", entry.head, "`\n")
   if entry.doc ~= "" then say(flow(entry.doc), "\n") end
   say_items(entry.items)
 end
 
--- Types and defaults of ops are prose, not LuaCATS types.
-local function say_op(entry)
-  say("### ", entry.name, "\n\n`", entry.head, "`\n\n", flow(entry.doc), "\n")
+-- Inputs and options: prose types, not those of LuaCATS.
+local function say_table(entry, options)
+  local rows = {}
   for _, item in ipairs(entry.items) do
-    say("- `", item.name, "`: ", item.type, item.text ~= "" and "; " .. item.text or "")
+    if (item.option or false) == options then
+      local text = item.text == "" and "required" or item.text:gsub("^default ", "")
+      if options and text == "optional" then text = "" end
+      rows[#rows + 1] = ("| `%s` | %s | %s |"):format(item.name, item.type, text)
+    end
   end
-  if #entry.items > 0 then say() end
+  if #rows == 0 then return end
+  say(options and "| option | type | default |" or "| input | takes | |")
+  say "| --- | --- | --- |"
+  say(table.concat(rows, "\n"), "\n")
 end
 
-local titles = {
-  { "luatape", "Functions" }, { "luatape.tensor", "Tensors" }, { "luatape.tape", "The tape" },
-  { "luatape.gradients", "Gradients" }, { "luatape.why", "Reasons" }, { "ops", "Ops" },
-  { "luatape.nn", "Modules" }, { "luatape.nn.module", "What every module can" },
-  { "luatape.nn.init", "Initialisers" }, { "luatape.optim", "Optimizers" },
-  { "luatape.optimizer", "What every optimizer can" }, { "luatape.data", "Data" },
-}
-
--- Classes without a title of their own stand below the nearest one that has.
-local below, titled = {}, {}
-for _, title in ipairs(titles) do titled[title[1]], below[title[1]] = true, {} end
-for _, class in ipairs(classes) do
-  if not titled[class.name] and not class.name:find "^luatape%.help" then
-    local room = class.name
-    repeat room = room:match "^(.*)%.[%w_]+$" until titled[room]
-    table.insert(below[room], class)
-  end
+local function say_op(page, entry)
+  note(page, entry.name, heading("##", entry.name), entry.doc)
+  local also = entry.op.method and #entry.op.inputs > 0 and not entry.op.inputs[1].list
+  say("`", entry.head, "`", also and ", also a method" or "", "\n")
+  say(flow(entry.doc), "\n")
+  say_table(entry, false)
+  say_table(entry, true)
+  local facts = help.facts(entry.op)
+  for _, line in ipairs(facts.lines) do say("- ", line.label, ": ", line.text) end
+  if #facts.errors > 0 then say "- errors:" end
+  for _, message in ipairs(facts.errors) do say("  - `", message, "`") end
+  if #facts.lines + #facts.errors > 0 then say() end
+  if not facts.example then error("the op '" .. entry.name .. "' has no sample", 0) end
+  say("```lua\n", facts.example, "\n```\n")
 end
 
-local function say_class(class)
+local function say_class(page, class)
+  local entries, of_ops = {}, {}
+  for _, entry in ipairs(class.entries) do
+    table.insert(entry.is_op and of_ops or entries, entry)
+  end
   if #class.doc + #class.items + #class.entries == 0 then return end
-  local title = class.head:find "[%(]" and class.head or class.name:gsub("^luatape%.", "")
-  say("### `", title, "`\n")
+  local name = class.name:gsub("^luatape%.?", "")
+  local callable = class.head and class.head:find "%("
+  local title = callable and class.head:match "^[%w_.]+" or name
+  local anchor = heading("##", title)
+  if callable then
+    note(page, title, anchor, class.doc[1] or "")
+    say("`", class.head, "`\n")
+  end
   if #class.doc > 0 then say(table.concat(class.doc, "\n\n"), "\n") end
   say_items(class.items)
-  for _, entry in ipairs(class.entries) do say_entry("####", entry) end
+  for _, entry in ipairs(entries) do say_entry(page, "###", entry) end
+  for _, entry in ipairs(of_ops) do
+    note(page, full_name(entry), heading("###", full_name(entry)), entry.doc)
+    local op = entry.doc:match "^lt%.([%w_]+)"
+    local there = by_family[lt.ops[op].family].name
+    say((entry.doc:gsub("^lt%.[%w_]+", ("[%s](%s.md#%s)"):format(op, there, op))), "\n")
+  end
 end
 
+local reference = "Made by `scripts/reference`; the [index](README.md) has all names.\n"
+
+for _, page in ipairs(help.pages) do
+  lines, anchors = {}, {}
+  heading("#", page.title)
+  say(page.about, " ", reference)
+  local listed = {}
+  for i, entry in ipairs(page.ops) do listed[i] = ("[%s](#%s)"):format(entry.name, entry.name) end
+  if #listed > 0 then say(help.wrap(table.concat(listed, " "), 100, ""), "\n") end
+  for _, entry in ipairs(page.ops) do say_op(page, entry) end
+  for _, entry in ipairs(page.entries) do say_entry(page, "##", entry) end
+  for _, class in ipairs(page.classes_here) do say_class(page, class) end
+  write("reference/" .. page.name .. ".md", lines)
+  index[#index + 1] = ("## [%s](%s.md)\n\n%s\n\n%s\n"):format(page.title, page.name, page.about,
+    table.concat(page.index or {}, "\n"))
+end
+
+-- ---- The types, the index -----------------------------------------------------------------------
+
+lines = {}
+say("# Types of results\n\nWhich type comes out of which. ", reference)
+say(dofile(here .. "/reference_types.lua"))
+write("reference/types.md", lines)
+
+lines = {}
 say [[
 # Reference
 
-Made by `scripts/reference` from the op registry and the comments of the Lua half; `lt.help(name)`
-says the same at the prompt.
+Made by `scripts/reference` from the registry of ops, from what the engine answers to a sample of
+each, and from the comments of the Lua half. `lt.help(name)` at the prompt and `luatape --help NAME`
+in the shell say the same.
 
 Dimensions, indices and labels count from 1; negative ones from the end. Arguments stand in their
 order; options come last, in one table by name (`x:sum{dim = 1}`), or in the order shown here
-(`x:sum(1)`). Braces in a heading hold options and their defaults; a type with `?` may be left out.
-Every op that is also a method takes its first argument from the left of the colon.
+(`x:sum(1)`). Braces in a call hold options and their defaults; a type with `?` may be left out.
+An op that is also a method takes its first argument from the left of the colon. A shape is written
+2x3; 0-d is a single number; `n` is a size that depends on the values.
+
+[Types of results](types.md) says which dtype comes out of which.
 ]]
-for _, title in ipairs(titles) do
-  local name, text = table.unpack(title)
-  say("## ", text, "\n")
-  if name == "ops" then
-    local links = {}
-    for i, entry in ipairs(ops) do links[i] = ("[%s](#%s)"):format(entry.name, entry.name) end
-    say(table.concat(links, " "), "\n")
-    for _, entry in ipairs(ops) do say_op(entry) end
-  else
-    local class = classes[name]
-    if #class.doc > 0 then say(table.concat(class.doc, "\n\n"), "\n") end
-    say_items(class.items)
-    local of_ops = {}
-    for _, entry in ipairs(class.entries) do
-      if entry.is_op then of_ops[#of_ops + 1] = "- `" .. entry.head .. "`: " .. entry.doc
-      else say_entry("###", entry) end
-    end
-    for _, inner in ipairs(below[name]) do say_class(inner) end
-    if #of_ops > 0 then say("### Ops as modules\n\n", table.concat(of_ops, "\n"), "\n") end
-  end
-end
-while lines[#lines] == "" do lines[#lines] = nil end
-write("reference.md", lines)
+for _, text in ipairs(index) do say(text) end
+write("reference/README.md", lines)
 
 -- ---- ops.lua ------------------------------------------------------------------------------------
 
@@ -205,7 +294,7 @@ for _, class in ipairs { "luatape", "luatape.tensor" } do
   local method = class == "luatape.tensor"
   say("---@class ", class)
   for _, entry in ipairs(ops) do
-    local op = lt.ops[entry.name]
+    local op = entry.op
     if not method or op.method then
       local prose = entry.doc:gsub("%s+", " ")
       say("---@field ", op.name, " fun(", parameters(op, method), "): luatape.tensor, ... ",
@@ -214,5 +303,4 @@ for _, class in ipairs { "luatape", "luatape.tensor" } do
   end
   say()
 end
-lines[#lines] = nil
 write("ops.lua", lines)

@@ -12,7 +12,7 @@ say() { printf 'luatape: %s\n' "$*" >&2; }
 
 # Debian's names: what a build needs, what the tests need beyond it, and what .ci/run needs.
 build_packages=(gcc libc6-dev cmake ninja-build pkg-config lua5.4 liblua5.4-dev libblis-openmp-dev
-  libedit-dev)
+  liblapack3 libedit-dev)
 test_packages=(lua-busted lua-filesystem)
 gate_packages=(clang libclang-rt-dev libomp-dev clang-format lua-check luarocks make)
 case ${CC:-} in *clang*) build_packages+=(clang libomp-dev) ;; esac

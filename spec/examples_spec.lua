@@ -46,11 +46,24 @@ end
 
 describe("examples", function()
   it("all have a test here", function()
-    local tested = { seed = true, digits = true, regression = true, iris = true }
+    local tested = {
+      seed = true, digits = true, regression = true, iris = true, derivatives = true,
+    }
     for name in lfs.dir(here .. "/examples") do
       local stem = name:match "^(.*)%.lua$"
       if stem then assert.is_true(tested[stem], name .. " has no test") end
     end
+  end)
+
+  it("derivatives: each kind has the right value", function()
+    local text = run "derivatives"
+    assert.equal(7, #captures(text, "Newton (%d)"))
+    assert.matches("Newton 7: f = %S+ at %(1%.000000, 1%.000000%)", text)
+    assert.matches("its determinant is r: 2.000000", text, 1, true)
+    assert.matches("a throw at 20 m/s flies 25%.%d+ m, and 0%.97 m more", text)
+    assert.matches("of 150 irises number %d+ has the largest gradient", text)
+    assert.matches("the gradient of custom_gradient at examples/derivatives.lua:"
+      .. line_of("derivatives", "cube(t):sum()") .. " is wrong", text:gsub("/%S*/examples/", "examples/"), 1, true)
   end)
 
   it("seed: learns, says where the forward pass was, and trains one layer alone", function()

@@ -1,13 +1,15 @@
--- Malformed calls of every op and constructor: samples with arguments replaced, dropped, doubled,
--- retyped, reshaped, made huge or NaN. Lua errors and results are allowed; a crash ends the run.
--- LUATAPE_FUZZ_SEED and LUATAPE_FUZZ_CALLS choose another run, LUATAPE_FUZZ_TRACE=1 writes each
--- call to stderr before it is made.
+-- Malformed calls: of every op, from its samples, and of the functions, methods and objects of the Lua
+-- half, with arguments replaced, dropped, doubled, retyped, reshaped, made huge, NaN or foreign. Each
+-- must give a result or a message, a string that begins with the op's name and names the argument or
+-- the shapes; a crash ends the run. LUATAPE_FUZZ_CALLS refused calls are made (20,000), from
+-- LUATAPE_FUZZ_SEED; LUATAPE_FUZZ_TRACE=1 writes each call to stderr before it is made.
 local lt = require "luatape"
 local values = require "spec.values"
 local samples = require "spec.samples"
+local lfs = require "lfs"
 
 local seed = math.tointeger(os.getenv "LUATAPE_FUZZ_SEED") or 20221103
-local calls = math.tointeger(os.getenv "LUATAPE_FUZZ_CALLS") or 5000
+local calls = math.tointeger(os.getenv "LUATAPE_FUZZ_CALLS") or 20000
 local trace = os.getenv "LUATAPE_FUZZ_TRACE"
 local MEMORY = 256 << 20 -- bytes that nothing small needs
 
@@ -27,6 +29,21 @@ local dtypes = { "float32", "float64", "int64", "int32", "uint8", "bool" }
 
 local cyclic = {}
 cyclic[1] = cyclic
+
+-- Objects of others, open and closed, and our own that are closed or no tensors.
+local closed_file = io.tmpfile()
+closed_file:close()
+local _, open_folder = lfs.dir "."
+local _, closed_folder = lfs.dir "."
+closed_folder:close()
+local closed_tape, open_tape = lt.tape(), lt.tape()
+closed_tape:close()
+open_tape:stop()
+local foreign = {
+  print, io.stdout, closed_file, open_folder, closed_folder, closed_tape, open_tape, cyclic,
+  coroutine.create(print), lt, _ENV, lt.optim.SGD { lr = 0.1 }, lt.nn.Linear(2, 2), lt.ops.add,
+  setmetatable({}, { __index = function() error { "not a message" } end }),
+}
 
 ---Sizes from 0 to 3 and now and then many dims; small, so that only huge options ask for memory.
 local function shape()
@@ -74,13 +91,33 @@ local kinds = {
   function() return { pick(numbers), pick(numbers) } end,
   function() return { tensor(), tensor() } end,
   function() return { [pick(strings)] = pick(numbers) } end,
-  function() return pick { print, io.stdout, cyclic, coroutine.create(print), lt, _ENV } end,
+  function() return pick(foreign) end,
   function() return lt.variable(generators.normal(2, 2)) end,
+  function() -- a sparse gradient: all but a few functions refuse it
+    local w = lt.variable(generators.normal(3, 2))
+    local tape <close> = lt.tape()
+    return (tape:gradient(lt.embedding(lt.tensor({ 1, 3, 3 }, { dtype = "int64" }), w,
+      { sparse = true }), w))
+  end,
 }
 
 function value() return pick(kinds)() end
 
 -- ---- Calls --------------------------------------------------------------------------------------
+
+local function is_dense(v) return values.is_tensor(v) and not v.is_sparse end
+
+---The named options of an argument list, for changing.
+local function own_options(a)
+  local options, last = {}, a[a.n]
+  if samples.is_options(last) then
+    for name, v in pairs(last) do options[name] = v end
+  else
+    a.n = a.n + 1
+  end
+  a[a.n] = options
+  return options
+end
 
 ---Ways to spoil an argument list, in place.
 local spoil = {
@@ -91,9 +128,11 @@ local spoil = {
     a.n = random(0, a.n)
     for i = a.n + 1, a.n + 8 do a[i] = nil end
   end,
-  function(_, a) -- one too many
-    a.n = a.n + 1
-    a[a.n] = value()
+  function(_, a) -- too many
+    for _ = 1, random(1, 3) do
+      a.n = a.n + 1
+      a[a.n] = value()
+    end
   end,
   function(_, a) -- the same twice
     if a.n > 1 then a[random(1, a.n)] = a[random(1, a.n)] end
@@ -101,7 +140,16 @@ local spoil = {
   function(_, a) -- another type
     local dtype = pick(dtypes)
     for i = 1, a.n do
-      if values.is_tensor(a[i]) and random(0, 1) == 1 then a[i] = a[i]:to(dtype) end
+      if is_dense(a[i]) and random(0, 1) == 1 then a[i] = a[i]:to(dtype) end
+    end
+  end,
+  function(_, a) -- another rank
+    for i = 1, a.n do
+      if is_dense(a[i]) and random(0, 1) == 1 then
+        local x = a[i]
+        if random(0, 1) == 1 and x.ndim < 8 then a[i] = x:unsqueeze(1)
+        elseif x.ndim > 0 and x.shape[1] > 0 then a[i] = x:select(1, 1) end
+      end
     end
   end,
   function(_, a) -- another tensor
@@ -109,22 +157,25 @@ local spoil = {
       if values.is_tensor(a[i]) and random(0, 1) == 1 then a[i] = tensor() end
     end
   end,
-  function(op, a) -- another option
-    if #op.options == 0 then return end
-    local last = a[a.n]
-    local options = {}
-    if samples.is_options(last) then
-      for name, v in pairs(last) do options[name] = v end
-    else
-      a.n = a.n + 1
+  function(_, a) -- huge, negative, not a number
+    for i = 1, a.n do
+      if is_dense(a[i]) and random(0, 1) == 1 then
+        local ok, filled = pcall(lt.full_like, a[i], pick(numbers))
+        if ok then a[i] = filled end
+      elseif math.type(a[i]) then
+        a[i] = pick(numbers)
+      end
     end
-    options[pick(op.options).name] = value()
-    a[a.n] = options
   end,
-  function(op, a) -- the same options, huge
-    if #op.options == 0 then return end
-    a.n = #op.inputs + 1
-    a[a.n] = { [pick(op.options).name] = pick(numbers) }
+  function(op, a) -- another option
+    if #op.options > 0 then own_options(a)[pick(op.options).name] = value() end
+  end,
+  function(op, a) -- a number for an option, often huge
+    if #op.options > 0 then own_options(a)[pick(op.options).name] = pick(numbers) end
+  end,
+  function(_, a) -- options that there are not
+    local options = own_options(a)
+    for _ = 1, random(1, 3) do options[pick { "nosuch", "axis", "x", "out", "" }] = value() end
   end,
 }
 
@@ -147,39 +198,91 @@ local function describe_call(name, a)
   return ("lt.%s(%s)"):format(name, table.concat(parts, ", "))
 end
 
----Is this what a user should read, and not an accident inside?
-local function is_message(e)
-  return type(e) == "string" and not e:find "attempt to" and not e:find "stack overflow"
+---The message without the position in front.
+local function bare(message) return message:match "^[^\n:]*:%d+: (.*)$" or message end
+
+-- Words that say which argument, besides its name: shapes, types, places.
+local SAYING = {
+  "%d+x%d+", "0%-d", "shape", "argument", "tensor", "option", "index", "dim", "size", "element",
+  "takes ", "table", "number", "dtype", "integer",
+}
+
+---Does the message begin with one of the names, and tell an argument or the shapes? Says what is
+---wrong with it.
+local function fault_of(message, names, words)
+  if type(message) ~= "string" then return "no string" end
+  if message:find "attempt to" or message:find "stack overflow" then return "an accident inside" end
+  local head, rest = bare(message):match "^([%w_.:#]+): (.+)$"
+  local named = false
+  for _, name in ipairs(names) do named = named or head == name end
+  if not named then return "does not begin with the name" end
+  for _, word in ipairs(words) do
+    if rest:find(word, 1, true) then return nil end
+  end
+  for _, saying in ipairs(SAYING) do
+    if rest:find(saying) then return nil end
+  end
+  return "names no argument"
 end
 
----Makes one call, and walks back from its results. Every failure must be a message.
-local function attempt(name, f, a)
-  if trace then io.stderr:write(describe_call(name, a), "\n") end
-  local function checked(ok, message)
-    if not ok and not is_message(message) then
-      error(("%s raised: %s"):format(describe_call(name, a), tostring(message)), 0)
-    end
-    return ok and message
+---A plain failure of a walk back, which may come from any op.
+local function accident_of(message)
+  if type(message) ~= "string" then return "no string" end
+  return (message:find "attempt to" or message:find "stack overflow") and "an accident inside" or nil
+end
+
+---What is called: { name =, options =, names = heads of its messages, words = of its arguments }.
+local function subject(name, options, more)
+  local s = { name = name, options = {}, names = { name }, words = {} }
+  for option in (options or ""):gmatch "%S+" do
+    table.insert(s.options, { name = option })
+    table.insert(s.words, option)
   end
+  for other in (more or ""):gmatch "%S+" do table.insert(s.names, other) end
+  return s
+end
+
+---Makes one call and counts it if it is refused; returns what it returned. `fault` judges messages.
+local refused = 0
+local function call(what, f, a, fault)
+  if trace then io.stderr:write(describe_call(what.name, a), "\n") end
+  local results = table.pack(pcall(f, table.unpack(a, 1, a.n)))
+  if results[1] then return table.unpack(results, 2, results.n) end
+  refused = refused + 1
+  local message = results[2]
+  local wrong = fault(message, what.names, what.words)
+  if wrong then
+    error(("seed %d, refusal %d: %s: %s: %s"):format(seed, refused, describe_call(what.name, a),
+      wrong, tostring(message)), 0)
+  end
+end
+
+---Makes calls by `once` until a part of all is refused; too few refusals would be a fault of the spec.
+local function until_refused(part, once)
+  local first, made = refused, 0
+  local wanted = calls * part // 100
+  while refused - first < wanted do
+    once()
+    made = made + 1
+    assert(made < 20 * wanted + 100, "hardly any call is refused")
+  end
+end
+
+local function spoiled(what, a)
+  for _ = 1, random(1, 3) do pick(spoil)(what, a) end
+  return a
+end
+
+---A call under a tape that watches the arguments, and the walk back from its result.
+local function call_recorded(what, f, a)
   local tape <close> = lt.tape()
   for i = 1, a.n do
     if values.is_tensor(a[i]) then pcall(tape.watch, tape, a[i]) end
   end
-  local result = checked(pcall(f, table.unpack(a, 1, a.n)))
+  local result = call(what, f, a, fault_of)
   if values.is_tensor(result) then
-    checked(pcall(tape.gradient, tape, result, { a[1], a[2] }, { unconnected_gradients = "zero" }))
-  end
-end
-
-local function run(list_of_ops, draw)
-  for number = 1, calls do
-    local op = pick(list_of_ops)
-    local a = draw(op)
-    for _ = 1, random(1, 3) do pick(spoil)(op, a) end
-    local ok, message = pcall(attempt, op.name, lt[op.name], a)
-    if not ok then
-      error(("seed %d, call %d: %s"):format(seed, number, message), 0)
-    end
+    call(what, tape.gradient, { n = 4, tape, result, { a[1], a[2] },
+      { unconnected_gradients = "zero" } }, accident_of)
   end
 end
 
@@ -191,61 +294,201 @@ local function memory_is_bounded()
   assert.same({ 2, 4, 6 }, (lt.tensor { 1, 2, 3 } * 2):totable())
 end
 
+-- ---- The Lua half -------------------------------------------------------------------------------
+
+-- Functions that are differentiated do not mind what they get: what is refused is refused by us.
+local function energy(...)
+  local sum = lt.zeros {}
+  for i = 1, select("#", ...) do
+    local x = select(i, ...)
+    if is_dense(x) and x.dtype:find "^float" then sum = sum + (x * x):sum():to "float32" end
+  end
+  return sum
+end
+local function doubled(x) return values.is_tensor(x) and not x.is_sparse and x + x or x end
+local function odd() return pick { 1, "text", false, lt.ones(2), print } end
+
+local function matrix() return lt.randn(2, 3) end
+
+---Functions: { subject, a draw of good arguments, further calls of a function that they return }.
+local functions = {
+  { subject("grad", "", "add mul to"), function() return { n = 2, pick { energy, odd }, 1 } end },
+  { subject "value_and_grad", function() return { n = 2, pick { energy, odd }, pick { 1, { 1, 2 } } } end },
+  { subject "vjp", function() return { n = 2, pick { energy, doubled, odd }, matrix() } end },
+  { subject "jvp", function()
+    local x = matrix()
+    return { n = 3, pick { energy, doubled }, pick { { x }, x }, pick { { x }, x } }
+  end },
+  { subject("jacobian", "argnums mode chunk_size"), function()
+    return { n = 2, pick { doubled, energy, odd }, { mode = pick { "auto", "forward", "reverse" } } }
+  end },
+  { subject("hessian", "argnums chunk_size"), function() return { n = 1, pick { energy, odd } } end },
+  { subject "hvp", function() return { n = 3, energy, matrix(), matrix() } end },
+  { subject("vmap", "in_dims out_dims fallback chunk_size"), function()
+    return { n = 2, pick { doubled, energy, odd }, { in_dims = pick { 1, 2, { 1 } } } }
+  end },
+  { subject("checkpoint", ""), function() return { n = 2, doubled, matrix() } end },
+  { subject("gradcheck", "eps atol rtol"), function()
+    return { n = 2, pick { energy, odd }, { matrix():to "float64" } }
+  end },
+  { subject "custom_gradient", function()
+    return { n = 1, pick { function(x) return x, doubled end, odd } }
+  end },
+  { subject("split", "split_size_or_sections dim"), function() return { n = 3, matrix(), 1, 2 } end },
+  { subject("chunk", "chunks dim"), function() return { n = 3, matrix(), 2, 2 } end },
+  { subject("tensor_split", "indices_or_sections dim"),
+    function() return { n = 3, matrix(), { 2 }, 2 } end },
+  { subject("unbind", "dim"), function() return { n = 2, matrix(), 2 } end },
+  { subject "broadcast_tensors", function() return { n = 2, matrix(), lt.ones(3) } end },
+  { subject("meshgrid", "indexing"), function()
+    return { n = 3, lt.ones(2), lt.ones(3), { indexing = "xy" } }
+  end },
+  { subject("allclose", "rtol atol equal_nan", "isclose"),
+    function() return { n = 2, matrix(), matrix() } end },
+  { subject("tape", "persistent watch_variables"), function() return { n = 1, { persistent = true } } end },
+  { subject("tensor", "dtype name"), function() return { n = 1, { { 1, 2 }, { 3, 4 } } } end },
+  { subject("variable", "dtype name trainable"), function() return { n = 1, { { 1, 2 }, { 3, 4 } } } end },
+  { subject "manual_seed", function() return { n = 1, random(0, 9) } end },
+  { subject "set_num_threads", function() return { n = 1, random(-1, 2) } end },
+  { subject "set_default_dtype", function() return { n = 1, "float32" } end },
+  { subject "help", function() return { n = 1, pick { "relu", "grad", "Adam" } } end },
+}
+
+for _, name in ipairs { "zeros", "ones", "full", "eye", "empty", "range", "linspace", "rand", "randn",
+  "randint", "randperm", "bernoulli" } do
+  table.insert(functions, { subject(name, "size dtype"), function()
+    return { n = 2, random(0, 3), random(1, 3) }
+  end })
+end
+
+---Functions of the rooms below lt: { subject, function, draw }.
+local rooms = {
+  { subject("split", "test shuffle seed"), lt.data.split,
+    function() return { n = 2, matrix(), { test = 1 } } end },
+  { subject "standardize", lt.data.standardize, function() return { n = 1, matrix() } end },
+  { subject("batches", "batch shuffle drop_last seed"), lt.data.batches,
+    function() return { n = 1, { matrix(), batch = 1 } } end },
+  { subject("csv", "header separator skip"), lt.data.parse_csv,
+    function() return { n = 2, "1,2\n3,4\n", { header = false } } end },
+  { subject "progress", lt.data.progress, function() return { n = 1, 10 } end },
+  { subject("Linear", "bias", "in_features out_features"), lt.nn.Linear,
+    function() return { n = 3, 2, 3, { bias = true } } end },
+  { subject "Dropout", lt.nn.Dropout, function() return { n = 1, 0.5 } end },
+  { subject "Sequential", lt.nn.Sequential, function() return { n = 1, { doubled, lt.nn.ReLU() } } end },
+  { subject "module", lt.nn.module, function() return { n = 2, "Net", doubled } end },
+  { subject("kaiming_uniform_", "a mode nonlinearity", "calculate_gain"), lt.nn.init.kaiming_uniform_,
+    function() return { n = 1, lt.variable(matrix()) } end },
+  { subject("xavier_normal_", "gain"), lt.nn.init.xavier_normal_,
+    function() return { n = 1, lt.variable(matrix()) } end },
+  { subject "normal_", lt.nn.init.normal_, function() return { n = 3, lt.variable(matrix()), 0, 1 } end },
+  { subject "clip_by_value", lt.optim.clip_by_value, function() return { n = 3, matrix(), -1, 1 } end },
+  { subject("clip_by_norm", "axes"), lt.optim.clip_by_norm, function() return { n = 2, matrix(), 1 } end },
+  { subject "clip_by_global_norm", lt.optim.clip_by_global_norm,
+    function() return { n = 2, { matrix(), matrix() }, 1 } end },
+  { subject "global_norm", lt.optim.global_norm, function() return { n = 1, { matrix() } } end },
+}
+
 describe("malformed calls", function()
   local ops = {}
   for _, op in ipairs(samples.ops()) do
-    if #op.samples > 0 then ops[#ops + 1] = op end
+    local what = subject(op.name)
+    what.options, what.op = op.options, op
+    for _, input in ipairs(op.inputs) do table.insert(what.words, input.name) end
+    for _, option in ipairs(op.options) do table.insert(what.words, option.name) end
+    ops[#ops + 1] = what
   end
 
   it("of ops give results or messages", function()
-    run(ops, function(op) return samples.draw(op, random(1, #op.samples)) end)
+    until_refused(60, function()
+      local what = pick(ops)
+      local a = spoiled(what, samples.draw(what.op, random(1, #what.op.samples)))
+      call_recorded(what, lt[what.name], a)
+    end)
     memory_is_bounded()
   end)
 
-  it("of constructors give results or messages", function()
-    local constructors = {}
-    for name in ([[tensor variable zeros ones full eye empty range linspace rand randn randint
-                   randperm bernoulli]]):gmatch "%S+" do
-      if lt[name] then
-        constructors[#constructors + 1] =
-          { name = name, inputs = {}, options = { { name = "dtype" } } }
+  it("of functions give results or messages", function()
+    until_refused(15, function()
+      local what, draw = table.unpack(pick(functions))
+      local f = lt[what.name]
+      local inner = call(what, f, spoiled(what, draw()), fault_of)
+      lt.set_default_dtype "float32"
+      lt.set_num_threads(1)
+      if type(inner) == "function" then
+        local a = { n = random(1, 2), pick { matrix, value }(), value() }
+        call(what, inner, a, fault_of)
       end
-    end
-    run(constructors, function() return { n = 2, random(0, 3), random(1, 3) } end)
+    end)
+    memory_is_bounded()
+  end)
+
+  it("of modules, data and clipping give results or messages", function()
+    until_refused(5, function()
+      local what, f, draw = table.unpack(pick(rooms))
+      call(what, f, spoiled(what, draw()), fault_of)
+    end)
     memory_is_bounded()
   end)
 
   it("of tapes give results or messages", function()
-    local methods = { "watch", "gradient", "explain", "stop", "resume", "reset", "close" }
-    for number = 1, calls // 4 do
+    local methods = {}
+    for name in ([[watch gradient explain stop resume reset close paused jacobian batch_jacobian
+                   watched_variables]]):gmatch "%S+" do
+      methods[#methods + 1] =
+        subject(name, "output_gradients unconnected_gradients chunk_size target source")
+    end
+    until_refused(8, function()
       local tape = lt.tape { persistent = random(0, 1) == 1 }
       local x = lt.variable(generators.normal(2, 3))
       local y = pick { x, x * 2, tensor() }
       for _ = 1, 3 do
-        local name = pick(methods)
-        local a = { n = 4, pick { tape, tape, 1 }, pick { y, { y }, value() },
-          pick { x, { x }, value() }, value() }
+        local what = pick(methods)
+        local a = { n = 4, pick { tape, tape, 1, closed_tape }, pick { y, { y }, value() },
+          pick { x, { x }, value() }, pick { {}, value() } }
         if random(0, 1) == 1 then a[4] = { output_gradients = pick { y, value() } } end
-        local ok, message = pcall(attempt, name, tape[name], a)
-        if not ok then error(("seed %d, call %d: %s"):format(seed, number, message), 0) end
+        call(what, tape[what.name], a, accident_of)
       end
       tape:close()
-    end
+    end)
+    memory_is_bounded()
+  end)
+
+  it("of optimizers give results or messages", function()
+    local rules = { "SGD", "Adam", "AdamW", "RMSprop", "Adagrad" }
+    local x = lt.variable(generators.normal(2, 3))
+    until_refused(5, function()
+      local name = pick(rules)
+      local rule = subject(name, "lr momentum betas eps weight_decay nesterov keras maximize")
+      local optimizer = call(rule, lt.optim[name], spoiled(rule, { n = 1, { lr = 0.1 } }), fault_of)
+        or lt.optim[name]()
+      local method = pick { "apply_gradients", "minimize", "load_state_dict", "state_dict" }
+      local good = {
+        apply_gradients = { n = 3, optimizer, { lt.ones(2, 3, { dtype = "float64" }) }, { x } },
+        minimize = { n = 3, optimizer, function() return energy(x) end, { x } },
+        load_state_dict = { n = 2, optimizer, optimizer:state_dict() },
+        state_dict = { n = 1, optimizer },
+      }
+      local what = subject(method)
+      call(what, optimizer[method], spoiled(what, good[method]), accident_of)
+    end)
     memory_is_bounded()
   end)
 
   it("of indexing and of methods give results or messages", function()
     local methods =
-      { "get", "set", "item", "totable", "assign", "assign_add", "clone", "to", "detach" }
-    for number = 1, calls // 4 do
+      { "get", "set", "item", "totable", "assign", "assign_add", "assign_sub", "clone", "to", "detach" }
+    until_refused(7, function()
       local t = tensor()
-      local name, a = pick(methods), { n = 3, t, value(), value() }
+      local name, a = pick(methods), { n = 3, pick { t, t, t, value() }, value(), value() }
       local function index() return t[a[2]] end
       local function assign() t[a[2]] = a[3] end
       local f = pick { index, assign, t[name] }
-      local ok, message = pcall(attempt, name, f, a)
-      if not ok then error(("seed %d, call %d: %s"):format(seed, number, message), 0) end
-    end
+      call(subject(name), f, a, accident_of)
+    end)
     memory_is_bounded()
+  end)
+
+  it("were as many as asked for", function()
+    assert.is_true(refused >= calls, refused .. " of " .. calls)
   end)
 end)

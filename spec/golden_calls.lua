@@ -77,9 +77,10 @@ end
 
 local function recurrent(name, states)
   return function(a, o)
-    local initial = { table.unpack(a, 2, 1 + states) }
-    local weights = { table.unpack(a, 2 + states, a.n) }
-    return op(name)(a[1], states == 1 and initial[1] or initial, weights, o)
+    local arguments = { table.unpack(a, 1, 1 + states) }
+    arguments[2 + states] = { table.unpack(a, 2 + states, a.n) }
+    arguments[3 + states] = o
+    return op(name)(table.unpack(arguments))
   end
 end
 
@@ -98,7 +99,8 @@ local form = {
   end,
   -- PyTorch's order, and its running statistics that are updated in place.
   batch_norm = function(a, o)
-    local mean, var = a[4] and a[4]:clone(), a[5] and a[5]:clone()
+    if not a[4] then return op "batch_norm"(a[1], nil, nil, a[2], a[3], o) end
+    local mean, var = a[4]:clone(), a[5]:clone()
     return op "batch_norm"(a[1], mean, var, a[2], a[3], o), mean, var
   end,
   rnn_tanh = recurrent("rnn_tanh", 1),

@@ -235,7 +235,7 @@ end
 -- Keras's names of what PyTorch has under another.
 local FROM_KERAS = {
   learning_rate = "lr", epsilon = "eps", clipnorm = "clip_norm", clipvalue = "clip_value",
-  global_clipnorm = "global_clip_norm",
+  global_clipnorm = "global_clip_norm", rho = "alpha",
 }
 
 ---The optimizer that a case's attributes describe.

@@ -5,88 +5,16 @@ local lt = require "luatape"
 local values = require "spec.values"
 local samples = require "spec.samples"
 
--- ---- Calling ------------------------------------------------------------------------------------
-
----The op on its arguments. Random ops draw the same numbers each time.
-local function call(op, arguments, seed)
-  lt.manual_seed(seed or 1)
-  return values.results(lt[op.name], table.unpack(arguments, 1, arguments.n))
-end
-
-local function is_float(t) return t.dtype == "float32" or t.dtype == "float64" end
-
----All float tensors among the arguments.
-local function floats(arguments)
-  local list = {}
-  samples.map(arguments, function(t)
-    if is_float(t) then list[#list + 1] = t end
-    return t
-  end)
-  return list
-end
-
----The arguments with other float tensors in the places of theirs.
-local function with(arguments, list)
-  local k = 0
-  return samples.map(arguments, function(t)
-    if not is_float(t) then return t end
-    k = k + 1
-    return list[k]
-  end)
-end
-
----Normal numbers in the shape and type of t.
-local function noise(t, seed)
-  local numbers = samples.generators(samples.random(seed)).normal(table.unpack(t.shape))
-  return numbers:to(t.dtype)
-end
+local derivatives = require "spec.derivatives"
+local call, floats, noise, inner = derivatives.call, derivatives.floats, derivatives.noise,
+  derivatives.inner
+local derive, with = derivatives.derive, derivatives.with
+local first_value, second_value = derivatives.first_value, derivatives.second_value
 
 -- ---- Derivatives --------------------------------------------------------------------------------
 
-local function watch(tape, tensors)
-  for _, t in ipairs(tensors) do tape:watch(t) end
-end
-
----sum of <a_k, b_k>, as a 0-d tensor
-local function inner(a, b)
-  local sum = 0
-  for k, t in ipairs(a) do sum = sum + (t * b[k]):sum() end
-  return sum
-end
-
----Outputs, and the gradients of sum_k <noise_k, output_k> for the float inputs (false: none).
-local function derive(op, arguments, unconnected)
-  local sources = floats(arguments)
-  local tape <close> = lt.tape()
-  watch(tape, sources)
-  local outputs = call(op, arguments)
-  local targets, cotangents = {}, {}
-  for k, y in ipairs(outputs) do
-    if is_float(y) then
-      targets[#targets + 1], cotangents[#cotangents + 1] = y, noise(y, k)
-    end
-  end
-  local gradients = {}
-  if #targets > 0 and #sources > 0 then
-    gradients = tape:gradient(targets, sources,
-      { output_gradients = cotangents, unconnected_gradients = unconnected })
-  end
-  return outputs, gradients, targets, cotangents
-end
-
----sum_k <noise_k, output_k>, a number.
-local function first_value(op, arguments)
-  local _, _, targets, cotangents = derive(op, arguments)
-  return inner(targets, cotangents)
-end
-
----sum_i <noise_i, gradient_i>, a number; the function whose gradient is a row of the Hessian.
-local function second_value(op, arguments)
-  local _, gradients = derive(op, arguments, "zero")
-  local v = {}
-  for i, g in ipairs(gradients) do v[i] = noise(g, 100 + i) end
-  return inner(gradients, v)
-end
+-- PyTorch's gradient of ctc_loss is right only behind log_softmax: spec/loss_spec.lua tests it there.
+local NOT_PARTIAL = { ctc_loss = true }
 
 local STEP = 2 ^ -17
 local TOLERANCE = 1e-6
@@ -109,15 +37,6 @@ local function check_derivative(op, arguments, value, gradients)
       ("along float input %d the gradient is %.12g%s, differences say %.12g"):format(
         i, got, gradients[i] and "" or " (missing)", expected))
   end
-end
-
----The gradients of second_value, by nested tapes.
-local function second_gradients(op, arguments)
-  local sources = floats(arguments)
-  local tape <close> = lt.tape()
-  watch(tape, sources)
-  local value = second_value(op, arguments)
-  return tape:gradient(value, sources, { unconnected_gradients = "zero" })
 end
 
 -- ---- Storage ------------------------------------------------------------------------------------
@@ -240,6 +159,8 @@ local function wrong_calls(op)
     dims = { 0, 99, { 99 }, { -99 }, { "text" }, { 1.5 }, "text", true, { {} } },
     sizes = { "text", { "text" }, { 1.5 }, true, { {} }, { 1, 1, 1, 1, 1, 1, 1, 1, 1 } },
     index = { 0, "text", 1.5 }, dtype = { "float99", 1, {} },
+    ints = { "text", { "text" }, { 1.5 }, true, { {} } }, pairs = { "text", { "text" }, { 1.5 }, true },
+    numbers = { "text", { "text" }, true }, text = { 1, true, {} },
   }
   for _, o in ipairs(op.options) do
     for _, v in ipairs(bad[o.type]) do
@@ -343,6 +264,7 @@ for _, op in ipairs(samples.ops()) do
     if op.differentiable then
       it("has the gradient that differences show", function()
         each_sample(function(arguments)
+          if NOT_PARTIAL[op.name] then return end
           local _, gradients = derive(op, arguments)
           check_derivative(op, arguments, first_value, gradients)
         end)
@@ -351,7 +273,7 @@ for _, op in ipairs(samples.ops()) do
       it("has the second derivative that differences show", function()
         each_sample(function(arguments)
           if #select(2, derive(op, arguments)) == 0 then return end
-          check_derivative(op, arguments, second_value, second_gradients(op, arguments))
+          check_derivative(op, arguments, second_value, derivatives.second_gradients(op, arguments))
         end)
       end)
     else

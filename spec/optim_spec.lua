@@ -58,7 +58,45 @@ end
 function rules.Adam(p, s, g, t, o) return adam(p, s, g, t, o, false, 0) end
 function rules.AdamW(p, s, g, t, o) return adam(p, s, g, t, o, true, o.keras and 0.004 or 0.01) end
 
+---g / root, with eps where PyTorch or Keras has it.
+local function over_root(g, v, eps, keras)
+  return keras and g / math.sqrt(v + eps) or g / (math.sqrt(v) + eps)
+end
+
+function rules.RMSprop(p, s, g, _, o)
+  local lr, alpha = o.lr or (o.keras and 1e-3 or 1e-2), o.alpha or (o.keras and 0.9 or 0.99)
+  local decay, mu = o.weight_decay or 0, o.momentum or 0
+  if o.maximize then g = -g end
+  if o.keras then p = p - lr * decay * p
+  else g = g + decay * p end
+  s.v = alpha * (s.v or 0) + (1 - alpha) * g * g
+  local v = s.v
+  if o.centered then
+    s.g = alpha * (s.g or 0) + (1 - alpha) * g
+    v = v - s.g * s.g
+  end
+  local d = over_root(g, v, o.eps or (o.keras and 1e-7 or 1e-8), o.keras)
+  s.b = mu * (s.b or 0) + (o.keras and lr or 1) * d
+  return p - (o.keras and 1 or lr) * s.b
+end
+
+function rules.Adagrad(p, s, g, t, o)
+  local lr, decay = o.lr or (o.keras and 1e-3 or 1e-2), o.weight_decay or 0
+  if o.maximize then g = -g end
+  if o.keras then p = p - lr * decay * p
+  else g = g + decay * p end
+  s.v = (s.v or o.initial_accumulator_value or (o.keras and 0.1 or 0)) + g * g
+  lr = lr / (1 + (t - 1) * (o.lr_decay or 0))
+  return p - lr * over_root(g, s.v, o.eps or (o.keras and 1e-7 or 1e-10), o.keras)
+end
+
 local cases = {
+  { "RMSprop", {} }, { "RMSprop", { lr = 0.1, alpha = 0.8, momentum = 0.5, weight_decay = 0.1 } },
+  { "RMSprop", { centered = true, maximize = true } },
+  { "RMSprop", { centered = true, momentum = 0.9, eps = 1e-2 } }, { "RMSprop", { keras = true } },
+  { "RMSprop", { keras = true, momentum = 0.5, centered = true, weight_decay = 0.1 } },
+  { "Adagrad", {} }, { "Adagrad", { lr = 0.1, lr_decay = 0.5, initial_accumulator_value = 0.3 } },
+  { "Adagrad", { keras = true, weight_decay = 0.1 } }, { "Adagrad", { maximize = true } },
   { "SGD", {} }, { "SGD", { lr = 0.1, momentum = 0.9 } },
   { "SGD", { lr = 0.1, momentum = 0.9, dampening = 0.3, weight_decay = 0.1 } },
   { "SGD", { lr = 0.1, momentum = 0.9, nesterov = true } },
@@ -256,6 +294,7 @@ describe("optim: state_dict", function()
   end
 
   for _, case in ipairs { { "Adam", { lr = 0.1, amsgrad = true } }, { "AdamW", { lr = 0.1 } },
+    { "RMSprop", { centered = true } }, { "Adagrad", { initial_accumulator_value = 1 } },
     { "SGD", { lr = 0.1, momentum = 0.9, dampening = 0.5 } }, { "SGD", { lr = 0.2 } } } do
     it(("continues %s bit for bit"):format(case[1]), function()
       local opt, vars = make(case[1], case[2])
@@ -595,6 +634,8 @@ describe("optim: minimize", function()
   end)
 
   for _, case in ipairs { { "Adam", { lr = 0.1 } }, { "AdamW", { lr = 0.1, amsgrad = true } },
+    { "RMSprop", {} }, { "RMSprop", { centered = true } },
+    { "RMSprop", { centered = true, momentum = 0.9, keras = true } }, { "Adagrad", { lr = 0.1 } },
     { "SGD", { lr = 0.1, momentum = 0.9, nesterov = true } },
     { "SGD", { lr = 0.1, momentum = 0.9, weight_decay = 0.01 } } } do
     it(("finds the update of %s again"):format(case[1]), function()

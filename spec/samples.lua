@@ -68,11 +68,11 @@ function samples.seed(name, k)
   return seed
 end
 
----The arguments of sample k of an op, made anew.
+---The arguments of sample k of an op, made anew. Variants have other numbers in the same shapes.
 ---@return table list with its length in n
-function samples.draw(op, k)
+function samples.draw(op, k, variant)
   local text = op.samples[k]
-  local env = samples.generators(integers_from(samples.seed(op.name, k)))
+  local env = samples.generators(integers_from(samples.seed(op.name, k + 1000 * (variant or 0))))
   env.math = math
   return table.pack(assert(load("return " .. text, "=" .. op.name, "t", env))())
 end

@@ -71,7 +71,8 @@ LUATAPE_API void luatape_push(lua_State *L, void *data, luatape_dtype dtype, int
                               const int64_t *shape, luatape_release release, void *userdata);
 
 /* Fills *view from the tensor at `index`. Returns 0, and raises nothing, if there is none. The
- * pointers are good while that tensor is on the stack or otherwise alive. */
+ * pointers are good while that tensor is on the stack or otherwise alive. A sparse gradient has no
+ * elements to point at, and counts as none. */
 LUATAPE_API int luatape_test(lua_State *L, int index, luatape_view *view);
 
 /* The same, but raises an argument error naming the type found. */

@@ -7,6 +7,10 @@ local arguments = {}
 ---@param format string
 function arguments.fail(format, ...) core.fail(string.format(format, ...)) end
 
+--- "3x4", or "0-d".
+---@param t luatape.tensor
+function arguments.shape_text(t) return t.ndim > 0 and table.concat(t.shape, "x") or "0-d" end
+
 --- The names of the tables' keys, sorted, for messages.
 ---@param ... table<string, any>
 ---@return string

@@ -31,6 +31,9 @@ setmetatable(lt, {
 })
 
 core.import("luatape.tape")
+core.import("luatape.transform")
+core.import("luatape.gradcheck")
 core.import("luatape.print")
+core.import("luatape.split")
 
 return lt

@@ -83,6 +83,7 @@ function lt.no_grad(f, ...) end
 ---@field name string? may be set
 ---@field trainable boolean do tapes watch it? may be set, of variables
 ---@field is_variable boolean
+---@field is_sparse boolean is it a sparse gradient?
 ---@operator add(luatape.tensor|number): luatape.tensor
 ---@operator sub(luatape.tensor|number): luatape.tensor
 ---@operator mul(luatape.tensor|number): luatape.tensor
@@ -135,6 +136,28 @@ function Tensor:assign_add(value) end
 ---@param value luatape.tensor|number|table
 ---@return luatape.tensor self
 function Tensor:assign_sub(value) end
+
+-- ---- Sparse gradients ---------------------------------------------------------------------------
+
+--- The numbers of the rows that a sparse gradient holds, int64: from 1, in any order, a row may come
+--- more than once, and then counts with the sum of its values. A copy. Sparse gradients come from
+--- lt.embedding with sparse = true; other rows are zero. They have shape, dtype, # and numel as if
+--- they were all there; ops refuse them, optimizers and lt.optim's clipping take them.
+---@return luatape.tensor
+function Tensor:indices() end
+
+--- The values of those rows, K x D: the memory that the sparse gradient itself has.
+---@return luatape.tensor
+function Tensor:values() end
+
+--- The same sparse gradient with ascending indices, each once: values of equal ones are summed, in
+--- the order in which they came.
+---@return luatape.tensor
+function Tensor:coalesce() end
+
+--- A sparse gradient as an ordinary tensor; a tensor that is ordinary is returned as it is.
+---@return luatape.tensor
+function Tensor:to_dense() end
 
 -- ---- The tape -----------------------------------------------------------------------------------
 

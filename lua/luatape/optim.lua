@@ -9,10 +9,18 @@ local report = core.import "luatape.optim.report"
 --- or groups, {{params =, lr =, ...}, ...} (default: what apply_gradients is given); clip_value,
 --- clip_norm or global_clip_norm, applied to the gradients as Keras does; on_nonfinite = "error"
 --- (default), "skip" (the whole step) or "apply". lr may be a function of the step, 1, 2, ...
+---
+--- A sparse gradient (lt.embedding with sparse = true) moves only the rows that it holds; the cost
+--- of a step does not depend on how many others there are. They keep their states too: moments and
+--- momentum of a row decay in steps that touch it only, weight_decay pulls at those alone, and the
+--- step that corrects Adam's bias is the variable's (PyTorch's SparseAdam, TensorFlow's lazy
+--- updates). torch.optim.SGD differs with momentum: there rows move on between their gradients.
 ---@class luatape.optim
 ---@field Adam fun(options: table?): luatape.optimizer
 ---@field AdamW fun(options: table?): luatape.optimizer
 ---@field SGD fun(options: table?): luatape.optimizer
+---@field RMSprop fun(options: table?): luatape.optimizer
+---@field Adagrad fun(options: table?): luatape.optimizer
 local optim = {}
 local is_tensor, each = lt.is_tensor, variables.each
 

@@ -57,9 +57,16 @@ local function summary(t)
   return "[" .. table.concat(parts, " ") .. "]"
 end
 
+---The line of a sparse gradient: [sparse float32 10000x64, 3 rows].
+local function sparse_summary(t, rows)
+  return ("[sparse %s %s, %d rows]"):format(t.dtype, table.concat(t.shape, "x"), rows)
+end
+
 ---@param t luatape.tensor
 ---@return string
 local function tensor_to_string(t)
+  local rows = core.sparse_rows(t)
+  if rows then return (sparse_summary(t, rows)) end
   local ndim, shape = t.ndim, t.shape
   if t:numel() == 0 then return "{} " .. summary(t) end
   local elide = t:numel() > LONG

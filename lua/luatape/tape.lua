@@ -2,6 +2,7 @@
 --- pausing, custom gradients. The walk itself is in C.
 local lt, core = ...
 local arguments = core.import "luatape.arguments"
+local nested = core.import "luatape.nested"
 
 --- Why there is, or is not, a gradient (provenance of one source).
 ---@class luatape.why
@@ -44,6 +45,8 @@ function meta.__tostring(tape)
     count)
 end
 
+core.tape_meta = meta
+
 local fail, check_options = arguments.fail, arguments.options
 
 --- Opens a tape: it records, from here on, every operation on watched values and on trainable
@@ -71,30 +74,7 @@ function lt.record(f)
   return tape, table.unpack(results, 2, results.n)
 end
 
-local is_tensor = lt.is_tensor
-
---- Tables that hold themselves end here.
-local DEEPEST = 100
-
---- Appends the tensors of a nested table to `flat`, in a fixed order (list part, then keys).
-local function collect(value, flat, op, depth)
-  depth = (depth or 0) + 1
-  if depth > DEEPEST then fail("%s: tables are nested more than %d deep", op, DEEPEST) end
-  if is_tensor(value) then
-    flat[#flat + 1] = value
-  elseif type(value) == "table" then
-    local n = #value
-    for i = 1, n do collect(value[i], flat, op, depth) end
-    local keys = {}
-    for key in pairs(value) do
-      if not (math.type(key) == "integer" and key >= 1 and key <= n) then keys[#keys + 1] = key end
-    end
-    table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
-    for _, key in ipairs(keys) do collect(value[key], flat, op, depth) end
-  else
-    fail("%s: takes a tensor or a table of tensors, got %s", op, type(value))
-  end
-end
+local is_tensor, flatten = lt.is_tensor, nested.flatten
 
 --- Gradients come as a table of the sources' shape; why(source) tells the reason of a `false`.
 ---@class luatape.gradients
@@ -110,20 +90,6 @@ local asked = setmetatable({}, { __mode = "k" })
 function Gradients:why(source)
   local question = asked[self]
   return (question.tape:explain(question.targets, source))
-end
-
-local function rebuild(sources, flat, at)
-  if is_tensor(sources) then return flat[at], at + 1 end
-  local result = {}
-  local n = #sources
-  for i = 1, n do result[i], at = rebuild(sources[i], flat, at) end
-  local keys = {}
-  for key in pairs(sources) do
-    if not (math.type(key) == "integer" and key >= 1 and key <= n) then keys[#keys + 1] = key end
-  end
-  table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
-  for _, key in ipairs(keys) do result[key], at = rebuild(sources[key], flat, at) end
-  return result, at
 end
 
 local gradient_options = { output_gradients = true, unconnected_gradients = true }
@@ -144,12 +110,9 @@ function Tape:gradient(target, sources, options)
   if not unconnected_kinds[kind] then
     fail("gradient: unconnected_gradients must be one of: none zero error; got %s", tostring(kind))
   end
-  local targets, flat, seeds = {}, {}, nil
-  collect(target, targets, "gradient")
-  collect(sources, flat, "gradient")
+  local targets, flat, seeds = flatten(target, "gradient"), flatten(sources, "gradient"), nil
   if options.output_gradients ~= nil then
-    seeds = {}
-    collect(options.output_gradients, seeds, "gradient")
+    seeds = flatten(options.output_gradients, "gradient")
     if #seeds ~= #targets then
       fail("gradient: %d output_gradients for %d targets", #seeds, #targets)
     end
@@ -167,7 +130,7 @@ function Tape:gradient(target, sources, options)
     if found[1] then return found[1] end
     return nil, (self:explain(targets, sources))
   end
-  local result = setmetatable((rebuild(sources, found, 1)), Gradients)
+  local result = setmetatable(nested.rebuild(sources, found), Gradients)
   asked[result] = { tape = self, targets = targets }
   return result
 end
@@ -178,8 +141,7 @@ end
 ---@param source luatape.tensor
 ---@return luatape.why
 function Tape:explain(target, source)
-  local targets = {}
-  collect(target, targets, "explain")
+  local targets = flatten(target, "explain")
   local code, where, op, message, cuts = core.explain(self, targets, source)
   return setmetatable({ code = code, where = where, op = op, message = message, cuts = cuts }, Why)
 end
@@ -190,19 +152,24 @@ end
 lt.no_grad = core.no_grad
 
 --- Makes a function whose gradient is given by hand, as TensorFlow's custom_gradient. f(...)
---- takes tensors and returns a tensor y and a function from dy (of y's shape) to the gradients
---- of the arguments, in their order and shapes (nil for none). What f computes is not recorded.
+--- takes tensors and returns a tensor y (or several) and a function from dy (of y's shape; one for
+--- each result) to the gradients of the arguments, in their order and shapes (nil for none). What f
+--- computes is not recorded.
 ---@param f fun(...: luatape.tensor): luatape.tensor, fun(dy: luatape.tensor): ...
----@return fun(...: luatape.tensor): luatape.tensor
+---@return fun(...: luatape.tensor): luatape.tensor, ...
 function lt.custom_gradient(f)
   if type(f) ~= "function" then fail("custom_gradient: takes a function, got %s", type(f)) end
   return function(...)
-    local y, back = lt.no_grad(f, ...)
-    if not is_tensor(y) or type(back) ~= "function" then
-      fail("custom_gradient: the function must return a tensor and a function, got %s and %s",
-        type(y), type(back))
+    local results = table.pack(lt.no_grad(f, ...))
+    local back = table.remove(results, results.n)
+    for k = 1, math.max(results.n - 1, 1) do
+      if not is_tensor(results[k]) or type(back) ~= "function" then
+        fail("custom_gradient: the function must return a tensor and a function, got %s and %s",
+          type(results[k]), type(back))
+      end
     end
-    return (core.custom(y, { ... }, back))
+    if core.custom_called then core.custom_called(f) end
+    return core.custom(results, { ... }, back)
   end
 end
 

@@ -19,27 +19,29 @@
 #define INIT_VARIABLE_VERSIONED INIT_VARIABLE "_" LUA_VERSION_MAJOR "_" LUA_VERSION_MINOR
 
 typedef struct {
-  bool bad, interactive, version, statement, no_environment;
+  bool bad, interactive, version, help, statement, no_environment;
   int script; /* index of the script in argv, argc if there is none; of the culprit if bad */
 } options;
+
+static const char usage[] = "usage: luatape [options] [script [args]]\n"
+                            "Available options are:\n"
+                            "  -e stat   execute string 'stat'\n"
+                            "  -i        enter interactive mode after executing 'script'\n"
+                            "  -l mod    require library 'mod' into global 'mod'\n"
+                            "  -l g=mod  require library 'mod' into global 'g'\n"
+                            "  -v        show version information\n"
+                            "  -E        ignore environment variables\n"
+                            "  -W        turn warnings on\n"
+                            "  --        stop handling options\n"
+                            "  -         stop handling options and execute stdin\n"
+                            "  --help [name]  show this and all names, or the reference of one\n";
 
 static void print_usage(const char *culprit) {
   if (culprit[1] == 'e' || culprit[1] == 'l')
     fprintf(stderr, PREFIX "'%s' needs argument\n", culprit);
   else
     fprintf(stderr, PREFIX "unrecognized option '%s'\n", culprit);
-  fputs("usage: luatape [options] [script [args]]\n"
-        "Available options are:\n"
-        "  -e stat   execute string 'stat'\n"
-        "  -i        enter interactive mode after executing 'script'\n"
-        "  -l mod    require library 'mod' into global 'mod'\n"
-        "  -l g=mod  require library 'mod' into global 'g'\n"
-        "  -v        show version information\n"
-        "  -E        ignore environment variables\n"
-        "  -W        turn warnings on\n"
-        "  --        stop handling options\n"
-        "  -         stop handling options and execute stdin\n",
-        stderr);
+  fputs(usage, stderr);
 }
 
 /* An option that takes an argument has it attached or as the next word. */
@@ -53,6 +55,10 @@ static options read_options(int argc, char **argv) {
     const char *word = argv[i];
     o.script = i;
     if (word[0] != '-' || word[1] == '\0') return o; /* a script, or "-" for stdin */
+    if (strcmp(word, "--help") == 0) {
+      o.help = true;
+      return o;
+    }
     o.bad = word[2] != '\0' && word[1] != 'e' && word[1] != 'l';
     switch (word[1]) {
     case '-': o.script += !o.bad; return o;
@@ -206,6 +212,18 @@ static bool print_version(lua_State *L) {
   return true;
 }
 
+/* lt.help(name), or without a name what the program takes and the names that there are. */
+static bool print_help(lua_State *L, const char *name) {
+  if (!require(L, "luatape")) return false;
+  lua_getfield(L, -1, "help");
+  lua_pushstring(L, name); /* nil for NULL */
+  if (lt_cli_report(L, lua_pcall(L, 1, 1, 0), PREFIX) != LUA_OK) return false;
+  if (!name) puts(usage);
+  puts(lua_tostring(L, -1));
+  lua_pop(L, 2);
+  return true;
+}
+
 static bool run_repl(lua_State *L, bool banner) {
   if (banner) puts("luatape " LUATAPE_VERSION "  " LUA_RELEASE);
   if (!set_lt(L)) return false;
@@ -234,6 +252,10 @@ static int run(lua_State *L) {
   lua_gc(L, LUA_GCGEN, 0, 0);
 
   bool script = o.script < argc, terminal = isatty(STDIN_FILENO);
+  if (o.help) {
+    lua_pushboolean(L, print_help(L, argv[o.script + 1]));
+    return 1;
+  }
   if (o.version && !print_version(L)) return 0;
   if (!o.no_environment && !run_init_variable(L)) return 0;
   if (!run_options(L, argv, o.script)) return 0;

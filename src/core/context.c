@@ -23,7 +23,7 @@ lt_status lt_context_new(lt_context **result) {
   ctx->memory_limit = (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
   if (ctx->memory_limit <= 0) ctx->memory_limit = (int64_t)1 << 48;
   ctx->default_dtype = LT_FLOAT32;
-  ctx->next_id = 1;
+  ctx->next_id = ctx->next_number = 1;
   ctx->history.limit = HISTORY_LIMIT;
   *result = ctx;
   return LT_OK;
@@ -35,6 +35,7 @@ void lt_context_free(lt_context *ctx) {
   for (uint32_t i = 0; i < ctx->chunks.count; i++) free(ctx->chunks.names[i]);
   free(ctx->chunks.names);
   free(ctx->chunks.slot);
+  free(ctx->lapack);
   lt_pool_trim(&ctx->pool);
   lt_spare_free(&ctx->spare);
   free(ctx);

@@ -10,10 +10,19 @@
 #include "core/spare.h"
 #include "core/status.h"
 
+struct lt_lapack;
 struct lt_node;
 struct lt_tape;
 
-enum { LT_MESSAGE = 2048, LT_MAX_TAPES = 64 };
+enum { LT_MESSAGE = 2048, LT_MAX_TAPES = 64, LT_MAX_VMAPS = 8 };
+
+/* One lt.vmap call that is running. */
+typedef struct lt_vmap {
+  uint64_t number;
+  int64_t size;  /* samples */
+  bool fallback; /* ops without a batching rule run sample by sample */
+  lt_site site;
+} lt_vmap;
 
 /* The last executed operations, oldest dropped first: what `explain` reads outside tapes. */
 typedef struct lt_history {
@@ -49,12 +58,18 @@ struct lt_context {
   uint64_t open;                       /* bit per slot in use */
   uint64_t listening;                  /* bit per slot: recording now */
   int no_grad;                         /* depth of lt.no_grad */
-  volatile int interrupted;            /* set from signal handlers and other threads */
+  uint64_t next_number;                /* of tapes and vmap calls, from 1 */
+  lt_vmap vmap[LT_MAX_VMAPS];          /* running calls, the outermost first */
+  int vmaps;
+  bool wants_hidden;        /* during a batching rule whose op a tape records */
+  struct lt_noting *noting; /* during the first run of a checkpoint */
+  volatile int interrupted; /* set from signal handlers and other threads */
   /* Fills in the user's current call site; given by the host language. NULL: unknown. */
   lt_site (*find_site)(void *host);
   void *host;
   lt_site site; /* during a walk: the call site that backward operations inherit */
   bool has_site;
+  struct lt_lapack *lapack; /* opened at the first op that needs it; one piece of memory */
 };
 
 lt_status lt_context_new(lt_context **ctx);

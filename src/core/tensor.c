@@ -1,6 +1,7 @@
 /* Making, sharing and copying tensors. */
 #include "core/tensor.h"
 #include "core/context.h"
+#include "core/rows.h"
 #include "kernels/copy.h"
 
 #include <stdlib.h>
@@ -25,11 +26,15 @@ static lt_status new_header(lt_context *ctx, lt_dtype dtype, const lt_shape *sha
   t->id = ctx->next_id++;
   t->tapes = 0;
   t->name = NULL;
+  t->rows = NULL;
   t->refs = 1;
   t->version = 0;
   t->dtype = (uint8_t)dtype;
   t->variable = t->trainable = t->weak = false;
   t->contiguous = true;
+  t->tangents = NULL;
+  t->over = NULL;
+  t->vmap = 0;
   t->shape = *shape;
   t->numel = lt_shape_numel(shape);
   *result = t;
@@ -88,11 +93,61 @@ lt_status lt_tensor_wrap(lt_context *ctx, const char *op, lt_dtype dtype, const 
   return LT_OK;
 }
 
+lt_status lt_tensor_batch(lt_tensor *over, uint64_t vmap, lt_tensor **result) {
+  lt_shape sample = lt_shape_make(over->shape.ndim - 1, over->shape.size + 1);
+  LT_TRY(lt_tensor_view(over, 0, &sample, over->strides + 1, result));
+  (*result)->over = lt_tensor_retain(over);
+  (*result)->vmap = vmap;
+  return LT_OK;
+}
+
+lt_tensor *lt_tensor_tangent(const lt_tensor *t, uint64_t tape) {
+  for (const lt_tangent *d = t->tangents; d; d = d->next) {
+    if (d->tape == tape) return d->value;
+  }
+  return NULL;
+}
+
+lt_status lt_tensor_set_tangent(lt_tensor *t, uint64_t tape, lt_tensor *value) {
+  lt_tangent *d = lt_spare_take(&t->ctx->spare, sizeof *d);
+  if (!d) return lt_fail_memory(t->ctx, sizeof *d);
+  *d = (lt_tangent){tape, lt_tensor_retain(value), t->tangents};
+  t->tangents = d;
+  return LT_OK;
+}
+
+/* What few tensors have. */
+static void release_wrapping(lt_tensor *t) {
+  while (t->tangents) {
+    lt_tangent *d = t->tangents;
+    t->tangents = d->next;
+    lt_tensor_release(d->value);
+    lt_spare_give(&t->ctx->spare, d, sizeof *d);
+  }
+  lt_tensor_release(t->over);
+}
+
 void lt_tensor_release(lt_tensor *t) {
   if (!t || --t->refs > 0) return;
+  if (t->tangents || t->over) release_wrapping(t);
   lt_block_release(t->block);
+  if (t->rows) lt_rows_free(t->ctx, t->rows);
   free(t->name);
   lt_spare_give(&t->ctx->spare, t, sizeof *t);
+}
+
+lt_status lt_check_plain(const lt_tensor *t, const char *op, const char *name) {
+  if (lt_is_plain(t)) return LT_OK;
+  char shape[LT_SHAPE_TEXT];
+  if (t->over) {
+    return lt_fail(t->ctx,
+                   "%s: %s (%s) stands for the samples of a vmap call; its values differ by sample",
+                   op, name, lt_shape_text(&t->shape, shape));
+  }
+  return lt_fail(t->ctx,
+                 "%s: %s is a sparse gradient (%lld rows of %s); g:to_dense() makes it an ordinary "
+                 "tensor",
+                 op, name, (long long)t->rows->indices->numel, lt_shape_text(&t->shape, shape));
 }
 
 bool lt_tensor_repeats(const lt_tensor *t) {
@@ -123,6 +178,7 @@ static bool overlaps(const lt_tensor *a, const lt_tensor *b) {
 }
 
 lt_status lt_tensor_copy(lt_tensor *dst, const lt_tensor *src) {
+  LT_TRY(lt_check_plain(src, "assign", "the value"));
   lt_shape shape = dst->shape;
   if (!lt_shape_broadcast(&shape, &src->shape) || !lt_shape_equal(&shape, &dst->shape)) {
     char to[LT_SHAPE_TEXT], from[LT_SHAPE_TEXT];

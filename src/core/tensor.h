@@ -9,17 +9,21 @@
 typedef struct lt_tensor {
   lt_context *ctx;
   lt_block *block;
-  char *data;     /* the first element, inside the block */
-  uint64_t id;    /* the value's identity; ids grow with time, none is used twice */
-  uint64_t tapes; /* bit per open tape that recorded how this value was made */
-  char *name;     /* owned; NULL for none */
+  char *data;           /* the first element, inside the block */
+  uint64_t id;          /* the value's identity; ids grow with time, none is used twice */
+  uint64_t tapes;       /* bit per open tape that recorded how this value was made */
+  char *name;           /* owned; NULL for none */
+  struct lt_rows *rows; /* of a sparse gradient, which has no elements itself (core/rows.h) */
   int32_t refs;
   uint32_t version; /* of the block when this value was made */
   uint8_t dtype;    /* an lt_dtype */
   bool variable;    /* tapes watch it by themselves, while it is trainable */
   bool trainable;
-  bool weak;       /* a number of the host language: gives way in type promotion */
-  bool contiguous; /* row-major without gaps */
+  bool weak;                   /* a number of the host language: gives way in type promotion */
+  bool contiguous;             /* row-major without gaps */
+  struct lt_tangent *tangents; /* in forward mode */
+  struct lt_tensor *over;      /* inside lt.vmap: all samples, the batch in front; NULL otherwise */
+  uint64_t vmap;               /* which vmap call made it so */
   lt_shape shape;
   int64_t strides[LT_MAX_RANK]; /* in elements */
   int64_t numel;
@@ -37,9 +41,30 @@ lt_status lt_tensor_scalar(lt_context *ctx, double value, lt_dtype dtype, lt_ten
 lt_status lt_tensor_view(const lt_tensor *t, int64_t offset, const lt_shape *shape,
                          const int64_t *strides, lt_tensor **result);
 
+/* The values that `over` holds along its dim 0, as one tensor of vmap call number `vmap`: in shape
+ * and memory the first of them. */
+lt_status lt_tensor_batch(lt_tensor *over, uint64_t vmap, lt_tensor **result);
+
+/* The derivative of a value along the direction of one tape in forward mode. */
+typedef struct lt_tangent {
+  uint64_t tape; /* its number */
+  lt_tensor *value;
+  struct lt_tangent *next;
+} lt_tangent;
+
+/* The tangent for a tape, or NULL. */
+lt_tensor *lt_tensor_tangent(const lt_tensor *t, uint64_t tape);
+/* Sets it, where there is none yet. */
+lt_status lt_tensor_set_tangent(lt_tensor *t, uint64_t tape, lt_tensor *value);
+
 /* A contiguous window on memory of the host's (not const: gradients may be read back from it). */
 lt_status lt_tensor_wrap(lt_context *ctx, const char *op, lt_dtype dtype, const lt_shape *shape,
                          void *data, lt_release_fn release, void *userdata, lt_tensor **result);
+
+/* Has t elements in memory? Others stand for what only some code understands. */
+static inline bool lt_is_plain(const lt_tensor *t) { return !t->rows && !t->over; }
+/* Fails for those others: "mul: x is a sparse gradient (3 rows of 10000x64); ...". */
+lt_status lt_check_plain(const lt_tensor *t, const char *op, const char *name);
 
 static inline lt_tensor *lt_tensor_retain(lt_tensor *t) {
   t->refs++;

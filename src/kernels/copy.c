@@ -64,11 +64,12 @@ void lt_copy(const lt_shape *shape, lt_dtype to, void *dst, const int64_t *dst_s
              lt_dtype from, const void *src, const int64_t *src_strides) {
   lt_loop loop;
   lt_loop_build(&loop, shape, 2, (const int64_t *const[]){dst_strides, src_strides});
+  lt_loop_lengthen(&loop);
   int64_t to_size = lt_dtype_size(to), from_size = lt_dtype_size(from);
-  for (int64_t row = 0; row < loop.rows; row++) {
-    int64_t offset[LT_LOOP_OPERANDS];
-    lt_loop_row(&loop, row, offset);
-    lt_convert(loop.length, to, (char *)dst + offset[0] * to_size, loop.step[0], from,
-               (const char *)src + offset[1] * from_size, loop.step[1]);
+  lt_walk w;
+  if (loop.rows > 0) lt_walk_start(&w, &loop, 0);
+  for (int64_t row = 0; row < loop.rows; row++, lt_walk_next(&w, &loop)) {
+    lt_convert(loop.length, to, (char *)dst + w.offset[0] * to_size, loop.step[0], from,
+               (const char *)src + w.offset[1] * from_size, loop.step[1]);
   }
 }

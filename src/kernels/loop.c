@@ -41,3 +41,26 @@ void lt_loop_row(const lt_loop *loop, int64_t row, int64_t offset[LT_LOOP_OPERAN
     for (int k = 0; k < loop->operands; k++) offset[k] += i * loop->stride[d][k];
   }
 }
+
+void lt_walk_start(lt_walk *w, const lt_loop *loop, int64_t row) {
+  lt_loop_row(loop, row, w->offset);
+  for (int d = loop->ndim - 1; d >= 0; d--) {
+    w->at[d] = row % loop->size[d];
+    row /= loop->size[d];
+  }
+}
+
+void lt_loop_lengthen(lt_loop *loop) {
+  enum { SHORT = 16 };
+  int last = loop->ndim - 1;
+  if (last < 0 || loop->length >= SHORT || loop->size[last] <= loop->length) return;
+  loop->rows = loop->rows / loop->size[last] * loop->length;
+  int64_t length = loop->length;
+  loop->length = loop->size[last];
+  loop->size[last] = length;
+  for (int k = 0; k < loop->operands; k++) {
+    int64_t step = loop->step[k];
+    loop->step[k] = loop->stride[last][k];
+    loop->stride[last][k] = step;
+  }
+}

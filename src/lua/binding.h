@@ -54,6 +54,9 @@ const char *lt_what(lua_State *L, lt_host *h, int index, char text[LT_SHAPE_TEXT
 lt_tensor *lt_test_tensor(lua_State *L, lt_host *h, int index);
 /* Raises "op: name must be a tensor, got ...". */
 lt_tensor *lt_check_tensor(lua_State *L, lt_host *h, int index, const char *op, const char *name);
+/* The same, and raises where t has no elements to read (lt_is_plain). Every function that looks at
+ * memory takes its tensors from here. */
+lt_tensor *lt_check_values(lua_State *L, lt_host *h, int index, const char *op, const char *name);
 /* Pushes t with a reference of its own. A variable always comes back as the same userdata. Lets
  * the collector run if C memory has grown. */
 void lt_push_tensor(lua_State *L, lt_host *h, lt_tensor *t);
@@ -77,6 +80,10 @@ void lt_open_tensor(lua_State *L, int host, int meta); /* fields, get and set, c
 void lt_open_index(lua_State *L, int host, int meta);  /* t[...] and assignment */
 void lt_open_ops(lua_State *L, int host, int meta);    /* every op of the registry */
 void lt_open_tape(lua_State *L, int host, int meta);
+void lt_open_custom(lua_State *L, int host, int meta); /* custom_gradient, checkpoint */
+void lt_open_nodes(lua_State *L, int host, int meta);
+void lt_open_transform(lua_State *L, int host, int meta); /* vmap */
+void lt_open_sparse(lua_State *L, int host, int meta);    /* sparse gradients */
 void lt_open_optim(lua_State *L, int host, int meta);
 void lt_open_data(lua_State *L, int host, int meta);
 void lt_open_engine(lua_State *L, int host, int meta); /* memory, threads, seeds, version */

@@ -87,7 +87,8 @@ static int read_list(call *c, int i, int argument) {
 
 static void bad_option(const call *c, int at, const lt_option *o, const char *wanted) {
   char what[LT_SHAPE_TEXT + 32];
-  lt_error(c->L, c->h, "%s: %s must be %s, got %s", c->op->name, o->name, wanted,
+  lt_error(c->L, c->h, "%s: %s must be %s%s%s, got %s", c->op->name, o->name, wanted,
+           o->choices ? " or one of: " : "", o->choices ? o->choices : "",
            lt_what(c->L, c->h, at, what));
 }
 
@@ -153,12 +154,42 @@ static void set_list(call *c, int option, int n) {
     lt_attrs_set_list(&c->attrs, c->op, option, n, list);
 }
 
+/* Pairs may come in parts: {{1, 2}, {3, 4}} is {1, 2, 3, 4}. */
+static bool is_nested(lua_State *L, int at) {
+  if (lua_type(L, at) != LUA_TTABLE) return false;
+  bool nested = lua_rawgeti(L, at, 1) == LUA_TTABLE;
+  lua_pop(L, 1);
+  return nested;
+}
+
+static int push_parts(call *c, const lt_option *o, int at) {
+  lua_State *L = c->L;
+  int n = 0;
+  luaL_checkstack(L, capacity_of(o) + 1, "options");
+  for (size_t i = 1; i <= lua_rawlen(L, at); i++) {
+    int type = lua_rawgeti(L, at, (lua_Integer)i), part = lua_gettop(L);
+    if (type != LUA_TTABLE) bad_option(c, part, o, "lists of integers");
+    for (size_t k = 1; k <= lua_rawlen(L, part); k++) {
+      if (n++ == capacity_of(o)) {
+        lt_error(L, c->h, "%s: %s has more than %d entries", c->op->name, o->name, capacity_of(o));
+      }
+      lua_rawgeti(L, part, (lua_Integer)k);
+    }
+    lua_remove(L, part);
+  }
+  return n;
+}
+
 static void read_list_option(call *c, int option, int at) {
   const lt_option *o = &c->op->options[option];
   lua_State *L = c->L;
   int n = 1;
   if (o->choices && lua_type(L, at) == LUA_TSTRING) {
     lt_attrs_set_word(&c->attrs, c->op, option, (int)read_choice(c, at, o));
+    return;
+  }
+  if (o->type == LT_OPTION_PAIRS && is_nested(L, at)) {
+    set_list(c, option, push_parts(c, o, at));
     return;
   }
   if (lua_type(L, at) == LUA_TTABLE) {
@@ -277,7 +308,8 @@ static void read_positional(call *c, int at, int option) {
       continue;
     }
     int n = 0;
-    bool all = option == 0 && (o->type == LT_OPTION_DIMS || o->type == LT_OPTION_SIZES);
+    bool more = option + 1 < options && c->op->options[option + 1].required; /* movedim(x, 1, 3) */
+    bool all = option == 0 && !more && (o->type == LT_OPTION_DIMS || o->type == LT_OPTION_SIZES);
     luaL_checkstack(L, capacity_of(o), "options");
     do {
       if (n == capacity_of(o)) {
@@ -339,8 +371,8 @@ static void read_arguments(call *c) {
     const lt_input *input = &c->op->inputs[i];
     /* PyTorch's order: x, dim, index */
     if (i + 1 == c->op->option_at && stands_for_option(L, at)) read_option(c, option++, at++);
-    /* An options table may stand in the place of optional inputs. */
-    if (input->optional && is_options(L, at)) {
+    /* An options table, or a word, may stand in the place of optional inputs. */
+    if (input->optional && (is_options(L, at) || lua_type(L, at) == LUA_TSTRING)) {
       for (; i < LT_MAX_INPUTS && c->op->inputs[i].name; i++) c->in[c->inputs++] = NULL;
       break;
     }
@@ -448,9 +480,18 @@ static void describe_options(lua_State *L, const lt_op *op) {
   lua_setfield(L, -2, "options");
 }
 
-static void describe(lua_State *L, const lt_op *op) {
+/* How tangents go through the op (tape/forward.h). */
+static const char *forward_mode(const lt_op *op) {
+  if (op->compose) return "parts";
+  if (op->linear) return "linear";
+  if (op->multilinear) return "multilinear";
+  return op->jvp ? "rule" : "derived";
+}
+
+static void describe(lua_State *L, const lt_op *op, const char *family) {
   lua_newtable(L);
   set_string(L, "name", op->name);
+  set_string(L, "family", family);
   set_string(L, "doc", op->doc ? op->doc : "");
   describe_inputs(L, op);
   describe_options(L, op);
@@ -460,11 +501,13 @@ static void describe(lua_State *L, const lt_op *op) {
     lua_rawseti(L, -2, i + 1);
   }
   lua_setfield(L, -2, "samples");
-  set_flag(L, "differentiable", op->vjp != NULL);
+  set_flag(L, "differentiable", op->vjp || op->compose);
+  if (op->vjp || op->compose) set_string(L, "forward", forward_mode(op));
+  set_flag(L, "batched", op->batch || op->kernel || op->elementwise || op->compose);
   set_flag(L, "internal", op->internal);
   set_flag(L, "view", op->view);
   set_flag(L, "cuts", op->cuts);
-  set_flag(L, "elementwise", op->kernel != NULL);
+  set_flag(L, "elementwise", op->kernel || op->elementwise);
   lua_pushinteger(L, op->option_at);
   lua_setfield(L, -2, "option_at");
   set_flag(L, "method", !op->internal && !op->function);
@@ -472,10 +515,11 @@ static void describe(lua_State *L, const lt_op *op) {
 
 /* lt.ops: what the registry says of each op, by name; made when it is first asked for. */
 static int list_ops(lua_State *L) {
+  const lt_op *const *const *families = lt_families();
   lua_newtable(L);
-  for (const lt_op *const *const *f = lt_families(); *f; f++) {
-    for (const lt_op *const *op = *f; *op; op++) {
-      describe(L, *op);
+  for (int f = 0; families[f]; f++) {
+    for (const lt_op *const *op = families[f]; *op; op++) {
+      describe(L, *op, lt_family_name(f));
       lua_setfield(L, -2, (*op)->name);
     }
   }

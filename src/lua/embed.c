@@ -34,7 +34,7 @@ void luatape_push(lua_State *L, void *data, luatape_dtype dtype, int ndim, const
 
 static int fill(lua_State *L, lt_host *h, int index, luatape_view *view) {
   const lt_tensor *t = lt_test_tensor(L, h, index);
-  if (!t) return 0;
+  if (!t || !lt_is_plain(t)) return 0;
   *view = (luatape_view){
       .data = t->data, .dtype = (luatape_dtype)t->dtype, .ndim = t->shape.ndim, .numel = t->numel};
   memcpy(view->shape, t->shape.size, sizeof view->shape);
@@ -48,12 +48,15 @@ int luatape_test(lua_State *L, int index, luatape_view *view) {
 }
 
 void luatape_check(lua_State *L, int index, luatape_view *view) {
-  if (!fill(L, need_host(L), index, view)) luaL_typeerror(L, index, "luatape.tensor");
+  lt_host *h = need_host(L);
+  if (fill(L, h, index, view)) return;
+  if (lt_test_tensor(L, h, index)) lt_check_values(L, h, index, "luatape_check", "the value");
+  luaL_typeerror(L, index, "luatape.tensor");
 }
 
 void luatape_read(lua_State *L, int index, luatape_dtype dtype, void *out, int64_t count) {
   lt_host *h = need_host(L);
-  const lt_tensor *t = lt_check_tensor(L, h, index, "luatape_read", "the value");
+  const lt_tensor *t = lt_check_values(L, h, index, "luatape_read", "the value");
   if ((unsigned)dtype >= LT_DTYPE_COUNT) lt_error(L, h, "luatape_read: no such dtype");
   if (count != t->numel) {
     lt_error(L, h, "luatape_read: room for %lld elements, the tensor has %lld", (long long)count,

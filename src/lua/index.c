@@ -185,6 +185,7 @@ static void write_masked(lua_State *L, lt_host *h, lt_tensor *t, lt_tensor *mask
   }
   lt_tensor *src = lt_test_tensor(L, h, 3);
   if (!src) src = lt_push_value(L, h, 3, t->dtype, "assign");
+  LT_CHECK(L, h, lt_check_plain(src, "assign", "the value"));
   lt_tensor **flat = lt_new_tensor_slot(L, h), **where = lt_new_tensor_slot(L, h);
   LT_CHECK(L, h, lt_tensor_contiguous(mask, where));
   LT_CHECK(L, h, lt_tensor_new(h->ctx, "assign", (lt_dtype)t->dtype, &t->shape, flat));

@@ -11,7 +11,7 @@ static const char *const needed[] = {"assert", "error",    "getmetatable", "ipai
                                      "next",   "pairs",    "pcall",        "rawequal",     "rawget",
                                      "rawlen", "rawset",   "select",       "setmetatable", "string",
                                      "table",  "tonumber", "tostring",     "type",         NULL};
-static const char *const useful[] = {"io", "os", "warn", "require", "coroutine", NULL};
+static const char *const useful[] = {"io", "os", "warn", "require", "coroutine", "load", NULL};
 
 static void push_environment(lua_State *L) {
   lua_newtable(L);
@@ -96,6 +96,10 @@ int luaopen_luatape(lua_State *L) {
   lt_open_engine(L, 1, 2);
   lua_newtable(L); /* 4: what only the Lua half sees */
   lt_open_tape(L, 1, 2);
+  lt_open_custom(L, 1, 2);
+  lt_open_nodes(L, 1, 2);
+  lt_open_transform(L, 1, 2);
+  lt_open_sparse(L, 1, 2);
   lt_open_optim(L, 1, 2);
   lt_open_data(L, 1, 2);
   lua_pushvalue(L, 2);

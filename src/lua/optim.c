@@ -86,7 +86,7 @@ static int optimizer_clip(lua_State *L) {
 static int optimizer_add(lua_State *L) {
   lt_host *h = lt_host_of(L);
   lt_optimizer *o = check_optimizer(L, h);
-  lt_tensor *p = lt_check_tensor(L, h, 2, o->rule->name, luaL_checkstring(L, 4));
+  lt_tensor *p = lt_check_values(L, h, 2, o->rule->name, luaL_checkstring(L, 4));
   LT_CHECK(L, h, lt_optimizer_add(o, p, (int32_t)luaL_checkinteger(L, 3) - 1, lua_tostring(L, 4)));
   lua_getiuservalue(L, 1, 1);
   lua_pushinteger(L, o->slots);
@@ -305,7 +305,7 @@ static int optimizer_restore(lua_State *L) {
   luaL_checktype(L, 4, LUA_TTABLE);
   for (int i = 0; i < LT_RULE_STATES && o->rule->states[i]; i++) {
     if (lua_getfield(L, 4, o->rule->states[i]) == LUA_TNIL) continue;
-    from[i] = lt_check_tensor(L, h, -1, "load_state_dict", o->rule->states[i]);
+    from[i] = lt_check_values(L, h, -1, "load_state_dict", o->rule->states[i]);
     if (lt_shape_equal(&from[i]->shape, &s->p->shape)) continue;
     char text[LT_LABEL_TEXT], shape[LT_SHAPE_TEXT];
     lt_error(L, h, "load_state_dict: %s of %s is %s", o->rule->states[i], lt_slot_text(s, text),

@@ -1,9 +1,9 @@
 /* The tape userdata, and what lua/luatape/tape.lua builds the user's interface with: walks over
- * flat lists, custom gradients, no_grad. */
+ * flat lists, no_grad. */
 #include "lua/host.h"
 #include "ops/ops.h"
 #include "tape/explain.h"
-#include "tape/vjp.h"
+#include "tape/forward.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,21 +29,26 @@ static handle *tape_handle(lua_State *L, lt_host *h, const char *op) {
   return NULL;
 }
 
-static lt_tape *check_tape(lua_State *L, lt_host *h, const char *op) {
+lt_tape *lt_check_tape(lua_State *L, lt_host *h, const char *op) {
   return tape_handle(L, h, op)->tape;
 }
 
-/* core.tape_new(metatable, persistent, watch_variables) */
+/* core.tape_new(metatable, persistent, watch_variables, forward, keep_inputs) */
 static int tape_new(lua_State *L) {
   lt_host *h = lt_host_of(L);
   luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 5);
   handle *u = lua_newuserdatauv(L, sizeof *u, 0);
   *u = (handle){NULL, &h->tape_mt};
   lua_pushvalue(L, 1);
   lua_setmetatable(L, -2);
   h->tape_mt = lua_topointer(L, 1);
   if (h->ctx->open == UINT64_MAX) lua_gc(L, LUA_GCCOLLECT); /* forgotten ones may go */
-  LT_CHECK(L, h, lt_tape_new(h->ctx, lua_toboolean(L, 2), lua_toboolean(L, 3), &u->tape));
+  if (lua_toboolean(L, 4))
+    LT_CHECK(L, h, lt_forward_new(h->ctx, &u->tape));
+  else
+    LT_CHECK(L, h, lt_tape_new(h->ctx, lua_toboolean(L, 2), lua_toboolean(L, 3), &u->tape));
+  u->tape->keep_inputs = lua_toboolean(L, 5);
   h->users++;
   return 1;
 }
@@ -61,39 +66,66 @@ static int tape_gc(lua_State *L) {
 
 static int tape_close(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  lt_tape_close(check_tape(L, h, "close"));
+  lt_tape_close(lt_check_tape(L, h, "close"));
   return 0;
 }
 
 static int tape_watch(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  lt_tape *tape = check_tape(L, h, "watch");
+  lt_tape *tape = lt_check_tape(L, h, "watch");
   LT_CHECK(L, h, lt_tape_watch(tape, lt_check_tensor(L, h, 2, "watch", "x")));
   lua_settop(L, 2);
   return 1;
 }
 
+/* core.set_tangent(forward tape, x, tangent) */
+static int set_tangent(lua_State *L) {
+  lt_host *h = lt_host_of(L);
+  lt_tape *tape = lt_check_tape(L, h, "jvp");
+  lt_tensor *x = lt_check_tensor(L, h, 2, "jvp", "a primal");
+  LT_CHECK(L, h, lt_forward_watch(tape, x, lt_check_tensor(L, h, 3, "jvp", "a tangent")));
+  return 0;
+}
+
+/* core.tangent(forward tape, y) -> its tangent, or nil */
+static int tangent(lua_State *L) {
+  lt_host *h = lt_host_of(L);
+  lt_tape *tape = lt_check_tape(L, h, "jvp");
+  lt_tensor *t = lt_tensor_tangent(lt_check_tensor(L, h, 2, "jvp", "the result"), tape->number);
+  if (t)
+    lt_push_tensor(L, h, t);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+/* core.hold(tape, held): a held tape is not used up by its gradients */
+static int hold(lua_State *L) {
+  lt_check_tape(L, lt_host_of(L), "jacobian")->held = lua_toboolean(L, 2);
+  return 0;
+}
+
 static int tape_stop(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  lt_tape_stop(check_tape(L, h, "stop"));
+  lt_tape_stop(lt_check_tape(L, h, "stop"));
   return 0;
 }
 
 static int tape_resume(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  LT_CHECK(L, h, lt_tape_resume(check_tape(L, h, "resume")));
+  LT_CHECK(L, h, lt_tape_resume(lt_check_tape(L, h, "resume")));
   return 0;
 }
 
 static int tape_reset(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  LT_CHECK(L, h, lt_tape_reset(check_tape(L, h, "reset")));
+  LT_CHECK(L, h, lt_tape_reset(lt_check_tape(L, h, "reset")));
   return 0;
 }
 
 static int tape_variables(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  lt_tape *tape = check_tape(L, h, "watched_variables");
+  lt_tape *tape = lt_check_tape(L, h, "watched_variables");
   lua_createtable(L, (int)tape->variable_count, 0);
   for (int64_t i = 0; i < tape->variable_count; i++) {
     lt_push_tensor(L, h, tape->variables[i]);
@@ -105,7 +137,7 @@ static int tape_variables(lua_State *L) {
 /* tape.listening, tape.persistent, tape.consumed, tape.closed */
 static int tape_state(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  const lt_tape *tape = check_tape(L, h, "tape");
+  const lt_tape *tape = lt_check_tape(L, h, "tape");
   lua_pushboolean(L, tape->listening);
   lua_pushboolean(L, tape->persistent);
   lua_pushboolean(L, tape->consumed);
@@ -131,7 +163,7 @@ static lt_tensor **read_tensors(lua_State *L, lt_host *h, int index, int count, 
 /* core.gradient(tape, targets, seeds or nil, sources) -> list, false where there is none */
 static int gradient(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  lt_tape *tape = check_tape(L, h, "gradient");
+  lt_tape *tape = lt_check_tape(L, h, "gradient");
   lua_settop(L, 4);
   int targets = (int)lua_rawlen(L, 2), sources = (int)lua_rawlen(L, 4);
   lt_tensor **target = read_tensors(L, h, 2, targets, "the target");
@@ -168,7 +200,7 @@ static int gradient(lua_State *L) {
 /* core.explain(tape, targets, source) -> code, where, op, message, cuts */
 static int explain(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  lt_tape *tape = check_tape(L, h, "explain");
+  lt_tape *tape = lt_check_tape(L, h, "explain");
   lua_settop(L, 3);
   int targets = (int)lua_rawlen(L, 2);
   lt_tensor **target = read_tensors(L, h, 2, targets, "the target");
@@ -194,7 +226,7 @@ static int explain(lua_State *L) {
   return 5;
 }
 
-static void check_callable(lua_State *L, lt_host *h, int index, const char *op) {
+void lt_check_callable(lua_State *L, lt_host *h, int index, const char *op) {
   char what[LT_SHAPE_TEXT + 32];
   if (lua_type(L, index) == LUA_TFUNCTION) return;
   if (luaL_getmetafield(L, index, "__call") == LUA_TNIL) {
@@ -209,7 +241,7 @@ static void check_callable(lua_State *L, lt_host *h, int index, const char *op) 
 /* lt.no_grad(f, ...): calls f with no tape recording; returns its results */
 static int no_grad(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  check_callable(L, h, 1, "no_grad");
+  lt_check_callable(L, h, 1, "no_grad");
   h->ctx->no_grad++;
   int failed = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
   h->ctx->no_grad--;
@@ -220,7 +252,7 @@ static int no_grad(lua_State *L) {
 static int tape_paused(lua_State *L) {
   lt_host *h = lt_host_of(L);
   handle *u = tape_handle(L, h, "paused");
-  check_callable(L, h, 2, "paused");
+  lt_check_callable(L, h, 2, "paused");
   bool listening = u->tape->listening;
   lt_tape_stop(u->tape);
   int failed = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 0);
@@ -241,119 +273,6 @@ static int made_by(lua_State *L) {
   return 1;
 }
 
-/* ---- custom_gradient
- * ------------------------------------------------------------------------------ */
-
-/* A gradient rule that is a Lua function, kept in the registry. */
-typedef struct rule {
-  lt_host *h;
-  int function;
-  lt_site site; /* where it was given */
-  /* during a call */
-  lt_vjp *v;
-} rule;
-
-static void release_rule(void *userdata) {
-  rule *r = userdata;
-  luaL_unref(r->h->L, LUA_REGISTRYINDEX, r->function);
-  free(r);
-}
-
-/* Runs protected: calls the function with dy and takes the gradients of the inputs. */
-static int call_rule(lua_State *L) {
-  rule *r = lua_touserdata(L, 1);
-  lt_host *h = r->h;
-  lt_vjp *v = r->v;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, r->function);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, h); /* the tensors' constructor, closed over its metatable */
-  lua_pushlightuserdata(L, v->dy[0]);
-  lua_call(L, 1, 1);
-  lua_call(L, 1, LUA_MULTRET);
-  int given = lua_gettop(L) - 1;
-  char at[LT_SITE_TEXT], want[LT_SHAPE_TEXT], got[LT_SHAPE_TEXT], what[LT_SHAPE_TEXT + 32];
-  lt_site_text(h->ctx, r->site, at);
-  if (given != v->inputs) {
-    return luaL_error(L, "custom_gradient: %d inputs but the function at %s returned %d gradients",
-                      v->inputs, at, given);
-  }
-  for (int i = 0; i < given; i++) {
-    if (lua_isnil(L, i + 2)) continue;
-    lt_tensor *g = lt_test_tensor(L, h, i + 2);
-    lt_spec spec = lt_input_spec(v, i);
-    if (!g) {
-      return luaL_error(L, "custom_gradient: gradient %d of the function at %s is %s, not a tensor",
-                        i + 1, at, lt_what(L, h, i + 2, what));
-    }
-    if (!lt_shape_equal(&g->shape, &spec.shape)) {
-      return luaL_error(L, "custom_gradient: gradient %d of the function at %s is %s, its input %s",
-                        i + 1, at, lt_shape_text(&g->shape, got), lt_shape_text(&spec.shape, want));
-    }
-    if (v->need[i]) lt_give(v, i, g);
-  }
-  return 0;
-}
-
-/* The closure's gradient rule: no Lua error may leave it. */
-static lt_status rule_vjp(void *userdata, lt_vjp *v) {
-  rule *r = userdata;
-  lua_State *L = r->h->L;
-  if (!lua_checkstack(L, 4)) return lt_fail_memory(v->ctx, 64);
-  lt_vjp *outer = r->v;
-  bool has_site = v->ctx->has_site;
-  r->v = v;
-  v->ctx->has_site = false; /* the function's own lines */
-  lua_pushcfunction(L, call_rule);
-  lua_pushlightuserdata(L, r);
-  int failed = lua_pcall(L, 1, 0, 0);
-  v->ctx->has_site = has_site;
-  r->h->L = L;
-  r->v = outer;
-  if (!failed) return v->s->status;
-  const char *message = lua_tostring(L, -1);
-  lt_fail(v->ctx, "%s", message ? message : "custom_gradient: the function raised an error");
-  lua_pop(L, 1);
-  return LT_ERROR;
-}
-
-/* Wraps a tensor, given as light userdata, for call_rule. */
-static int wrap(lua_State *L) {
-  lt_host *h = lt_host_of(L);
-  lt_push_tensor(L, h, lua_touserdata(L, 1));
-  return 1;
-}
-
-/* core.custom(y, inputs, function) -> a view of y whose gradient is the function's */
-static int custom(lua_State *L) {
-  lt_host *h = lt_host_of(L);
-  lt_tensor *y = lt_check_tensor(L, h, 1, "custom_gradient", "the result");
-  int inputs = (int)lua_rawlen(L, 2);
-  luaL_checktype(L, 3, LUA_TFUNCTION);
-  lt_tensor **in = read_tensors(L, h, 2, inputs, "an argument");
-  lt_tensor **slot = lt_new_tensor_slot(L, h);
-  lua_pushvalue(L, 3);
-  int function = luaL_ref(L, LUA_REGISTRYINDEX);
-  rule *r = malloc(sizeof *r);
-  if (!r) {
-    luaL_unref(L, LUA_REGISTRYINDEX, function);
-    return lt_error(L, h, "custom_gradient: not enough memory");
-  }
-  *r = (rule){.h = h, .function = function, .site = lt_current_site(h->ctx)};
-  lt_closure closure = {rule_vjp, release_rule, r};
-  lt_status status = lt_tensor_view(y, 0, &y->shape, y->strides, slot);
-  if (status != LT_OK) release_rule(r);
-  LT_CHECK(L, h, status);
-  lt_attrs none = {0};
-  lt_call c = {.ctx = h->ctx,
-               .op = &lt_op_custom,
-               .attrs = &none,
-               .inputs = inputs,
-               .in = in,
-               .outputs = 1,
-               .out = {*slot}};
-  LT_CHECK(L, h, lt_record(&c, &closure));
-  return 1;
-}
-
 void lt_open_tape(lua_State *L, int host, int meta) {
   static const luaL_Reg functions[] = {{"tape_new", tape_new},
                                        {"tape_gc", tape_gc},
@@ -366,15 +285,13 @@ void lt_open_tape(lua_State *L, int host, int meta) {
                                        {"paused", tape_paused},
                                        {"watched_variables", tape_variables},
                                        {"gradient", gradient},
+                                       {"set_tangent", set_tangent},
+                                       {"tangent", tangent},
+                                       {"hold", hold},
                                        {"explain", explain},
                                        {"no_grad", no_grad},
-                                       {"custom", custom},
                                        {"fail", fail},
                                        {"made_by", made_by},
                                        {NULL, NULL}};
   lt_set_functions(L, functions, host, meta);
-  lua_pushvalue(L, host);
-  lua_pushvalue(L, meta);
-  lua_pushcclosure(L, wrap, 2);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, lua_touserdata(L, host));
 }

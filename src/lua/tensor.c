@@ -41,6 +41,12 @@ lt_tensor *lt_check_tensor(lua_State *L, lt_host *h, int index, const char *op, 
   return t;
 }
 
+lt_tensor *lt_check_values(lua_State *L, lt_host *h, int index, const char *op, const char *name) {
+  lt_tensor *t = lt_check_tensor(L, h, index, op, name);
+  LT_CHECK(L, h, lt_check_plain(t, op, name));
+  return t;
+}
+
 /* Makes the userdata and puts it in the place of its metatable, on the top of the stack. */
 static lt_tensor **wrap_meta(lua_State *L, lt_host *h) {
   handle *u = lua_newuserdatauv(L, sizeof *u, 0);
@@ -164,6 +170,7 @@ static void write_leaf(lua_State *L, lt_host *h, lt_tensor *t, int64_t at, const
       lt_error(L, h, "%s: element %d is %s, not a number", op, (int)(at + 1),
                lt_what(L, h, -1, what));
     }
+    LT_CHECK(L, h, lt_check_plain(x, op, "an element"));
     lt_tensor_write(t, at, lt_tensor_read(x, 0));
   }
 }
@@ -197,7 +204,7 @@ lt_tensor *lt_push_value(lua_State *L, lt_host *h, int index, int dtype, const c
   lt_shape shape = {0};
   int leaf = lua_type(L, index);
   if (x)
-    shape = x->shape;
+    shape = lt_check_values(L, h, index, op, "the value")->shape;
   else if (leaf == LUA_TTABLE)
     table_shape(L, h, index, op, &shape, &leaf);
   else if (leaf != LUA_TNUMBER && leaf != LUA_TBOOLEAN) {
@@ -297,7 +304,7 @@ void lt_push_element(lua_State *L, const lt_tensor *t, int64_t offset) {
 /* t:item() */
 static int item(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  const lt_tensor *t = lt_check_tensor(L, h, 1, "item", "x");
+  const lt_tensor *t = lt_check_values(L, h, 1, "item", "x");
   char shape[LT_SHAPE_TEXT];
   if (t->numel != 1) {
     lt_error(L, h, "item: a tensor of shape %s is not one number; use get or totable",
@@ -333,7 +340,7 @@ static void check_nested(lua_State *L, lt_host *h, const lt_tensor *t) {
 /* t:totable(): nested tables, a plain number for 0-d */
 static int totable(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  const lt_tensor *t = lt_check_tensor(L, h, 1, "totable", "x");
+  const lt_tensor *t = lt_check_values(L, h, 1, "totable", "x");
   luaL_checkstack(L, 2 * LT_MAX_RANK + 2, "totable");
   check_nested(L, h, t);
   push_nested(L, t, 0, 0);
@@ -367,7 +374,7 @@ static int64_t element_at(lua_State *L, lt_host *h, const lt_tensor *t, int coun
 /* t:get(i, j, ...): a number */
 static int get(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  const lt_tensor *t = lt_check_tensor(L, h, 1, "get", "x");
+  const lt_tensor *t = lt_check_values(L, h, 1, "get", "x");
   lt_push_element(L, t, element_at(L, h, t, lua_gettop(L) - 1, "get"));
   return 1;
 }
@@ -375,7 +382,7 @@ static int get(lua_State *L) {
 /* t:set(i, j, ..., value); returns t */
 static int set(lua_State *L) {
   lt_host *h = lt_host_of(L);
-  lt_tensor *t = lt_check_tensor(L, h, 1, "set", "x");
+  lt_tensor *t = lt_check_values(L, h, 1, "set", "x");
   int64_t at = element_at(L, h, t, lua_gettop(L) - 2, "set");
   char what[LT_SHAPE_TEXT + 32];
   int type = lua_type(L, -1);
@@ -432,6 +439,8 @@ bool lt_push_field(lua_State *L, const lt_tensor *t, const char *key) {
     lua_pushboolean(L, t->variable && t->trainable);
   } else if (strcmp(key, "is_variable") == 0) {
     lua_pushboolean(L, t->variable);
+  } else if (strcmp(key, "is_sparse") == 0) {
+    lua_pushboolean(L, t->rows != NULL);
   } else {
     return false;
   }

@@ -217,6 +217,7 @@ const lt_op lt_op_div = {
     .infer = div_infer,
     .forward = div_forward,
     .vjp = div_vjp,
+    .elementwise = true,
     .saves = LT_IN(1) | LT_OUT(0),
     .sample = {"normal(3, 4), positive(3, 4)", "normal(3, 1), positive(4)",
                "normal(2, 3, 1), positive(4), {rounding_mode = 'floor'}",

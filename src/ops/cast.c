@@ -1,6 +1,6 @@
 /* Changing type or storage, and cutting the gradient. */
 #include "ops/family.h"
-#include "tape/vjp.h"
+#include "tape/vmap.h"
 
 /* ---- to --------------------------------------------------------------------------------- */
 
@@ -25,6 +25,8 @@ const lt_op lt_op_to = {
     .infer = to_infer,
     .forward = copy_forward,
     .vjp = pass_vjp,
+    .linear = true,
+    .batch = lt_batch_leading,
     .sample = {"normal(3, 4), 'float64'"},
 };
 
@@ -37,6 +39,8 @@ const lt_op lt_op_clone = {
     .infer = lt_infer_same,
     .forward = copy_forward,
     .vjp = pass_vjp,
+    .linear = true,
+    .batch = lt_batch_leading,
     .sample = {"normal(3, 4)"},
 };
 
@@ -55,15 +59,31 @@ const lt_op lt_op_contiguous = {
     .infer = lt_infer_same,
     .forward = contiguous_forward,
     .vjp = pass_vjp,
+    .linear = true,
+    .batch = lt_batch_leading,
     .view = true,
     .sample = {"normal(3, 4)", "transposed(3, 4)"},
 };
 
-/* ---- stop_gradient, detach ---------------------------------------------------------------- */
+/* ---- alias, stop_gradient, detach
+ * ---------------------------------------------------------------- */
 
 static lt_status alias_forward(lt_call *c) {
   return lt_tensor_view(c->in[0], 0, &c->in[0]->shape, c->in[0]->strides, &c->out[0]);
 }
+
+const lt_op lt_op_alias = {
+    .name = "alias",
+    .doc = "x as another value: transforms watch it and not x, which may be in use elsewhere.",
+    .inputs = {{"x", LT_ANY}},
+    .infer = lt_infer_same,
+    .forward = alias_forward,
+    .vjp = pass_vjp,
+    .linear = true,
+    .batch = lt_batch_leading,
+    .view = true,
+    .internal = true,
+};
 
 const lt_op lt_op_stop_gradient = {
     .name = "stop_gradient",
@@ -71,6 +91,7 @@ const lt_op lt_op_stop_gradient = {
     .inputs = {{"x", LT_ANY}},
     .infer = lt_infer_same,
     .forward = alias_forward,
+    .batch = lt_batch_leading,
     .view = true,
     .cuts = true,
     .sample = {"normal(3, 4)"},
@@ -82,9 +103,11 @@ const lt_op lt_op_detach = {
     .inputs = {{"x", LT_ANY}},
     .infer = lt_infer_same,
     .forward = alias_forward,
+    .batch = lt_batch_leading,
     .view = true,
     .cuts = true,
     .sample = {"normal(3, 4)"},
 };
 
-LT_FAMILY(cast, &lt_op_to, &lt_op_clone, &lt_op_contiguous, &lt_op_stop_gradient, &lt_op_detach)
+LT_FAMILY(cast, &lt_op_alias, &lt_op_to, &lt_op_clone, &lt_op_contiguous, &lt_op_stop_gradient,
+          &lt_op_detach)

@@ -2,7 +2,7 @@
  * one that a mask names. The gradient goes to the operand that was chosen. */
 #include "kernels/elementwise.h"
 #include "ops/family.h"
-#include "tape/vjp.h"
+#include "tape/vmap.h"
 
 #include <math.h>
 
@@ -184,6 +184,7 @@ const lt_op lt_op_clamp = {
     .infer = clamp_infer,
     .forward = clamp_forward,
     .vjp = clamp_vjp,
+    .elementwise = true,
     .saves = LT_IN(0) | LT_IN(1) | LT_IN(2),
     .sample = {"normal(3, 4), {min = -0.5, max = 0.5}", "normal(2, 3, 4), {max = 0.3}",
                "normal(3, 4), -0.4", "normal(2, 3, 4), uniform(4), positive(3, 1)",
@@ -213,6 +214,7 @@ const lt_op lt_op_clamp_backward = {
     .infer = lt_infer_elementwise,
     .forward = clamp_backward_forward,
     .vjp = clamp_backward_vjp,
+    .elementwise = true,
     .saves = LT_IN(1),
     .internal = true,
     .sample = {"normal(3, 4), normal(3, 4), {min = -0.5, max = 0.5}"},
@@ -286,12 +288,15 @@ static void masked_fill_vjp(lt_vjp *v) {
   if (v->need[2]) lt_give(v, 2, where(v->s, v->in[1], v->dy[0], zero));
 }
 
+static void masked_fill_batch(lt_batch *b) { (b->over[2] ? lt_batch_each : lt_batch_broadcast)(b); }
+
 const lt_op lt_op_masked_fill = {
     .name = "masked_fill",
     .doc = "x with value (a number or a 0-d tensor) where the bool mask holds; x and mask "
            "broadcast. The result has x's dtype.",
     .inputs = {{"x", LT_ANY}, {"mask", LT_MASK}, {"value", LT_ANY}},
     .infer = masked_fill_infer,
+    .batch = masked_fill_batch,
     .kernel = &masked_fill_kernel,
     .vjp = masked_fill_vjp,
     .saves = LT_IN(1),

@@ -9,7 +9,6 @@
 #include "ops/family.h"
 #include "ops/index.h"
 #include "ops/loss.h"
-#include "tape/vjp.h"
 
 #include <string.h>
 
@@ -69,7 +68,7 @@ static const row_kernels rows[LT_SIMD_COUNT][2] = {{ROW(rows_f32), ROW(rows_f64)
 
 /* ---- The problem ---------------------------------------------------------------------------- */
 
-enum { REDUCTION, IGNORE_INDEX, LABEL_SMOOTHING };
+enum { IGNORE_INDEX = 1, LABEL_SMOOTHING };
 enum { INPUT, TARGET, WEIGHT, DY };
 
 /* Which dimension of the input holds the classes. */
@@ -84,10 +83,6 @@ static lt_shape places_of(const lt_shape *x) {
   return s;
 }
 
-static lt_reduction reduction_of(const lt_attrs *attrs, const lt_op *op) {
-  return (lt_reduction)lt_get_int(attrs, op, REDUCTION);
-}
-
 static lt_status check_target(lt_call *c, const lt_shape *places) {
   const lt_tensor *x = c->in[INPUT], *target = c->in[TARGET];
   char got[LT_SHAPE_TEXT], labels[LT_SHAPE_TEXT], all[LT_SHAPE_TEXT];
@@ -97,7 +92,7 @@ static lt_status check_target(lt_call *c, const lt_shape *places) {
   lt_shape_text(places, labels);
   lt_shape_text(&x->shape, all);
   if (target->dtype == x->dtype && smoothes && lt_shape_equal(&target->shape, &x->shape)) {
-    if (!lt_given(c->attrs, IGNORE_INDEX)) return LT_OK;
+    if (lt_get_int(c->attrs, c->op, IGNORE_INDEX) < 1) return LT_OK; /* no label */
     return lt_fail(c->ctx, "%s: ignore_index is for labels, and target holds probabilities",
                    c->op->name);
   }
@@ -135,7 +130,7 @@ static lt_status infer_classes(lt_call *c) {
   }
   lt_shape places = places_of(&x->shape);
   LT_TRY(check_target(c, &places));
-  if (reduction_of(c->attrs, c->op) != LT_NONE) places.ndim = 0;
+  if (lt_reduction_of(c->attrs, c->op) != LT_NONE) places.ndim = 0;
   c->result[0] = (lt_spec){(lt_dtype)x->dtype, places};
   return LT_OK;
 }
@@ -318,7 +313,7 @@ static void nll_task(void *argument, int64_t first, int64_t last) {
 
 static lt_status reduce_places(lt_call *c, problem *e, lt_task *task, int64_t operations) {
   LT_TRY(open_problem(c, e));
-  lt_reduction reduction = reduction_of(c->attrs, c->op);
+  lt_reduction reduction = lt_reduction_of(c->attrs, c->op);
   int64_t tasks = tasks_of(e);
   if (reduction == LT_NONE) {
     e->y = c->out[0]->data;
@@ -330,6 +325,99 @@ static lt_status reduce_places(lt_call *c, problem *e, lt_task *task, int64_t op
   double sum = lt_sum_parts(e->part, tasks);
   lt_tensor_write(c->out[0], 0, reduction == LT_MEAN ? sum / divisor(e) : sum);
   return LT_OK;
+}
+
+/* ---- Batches of calls: one run without reduction, then that of each sample ----------------------
+ */
+
+/* All samples of input i as one: the batch joins its first dim; it is the first of single places.
+ */
+static lt_tensor *merged(lt_batch *b, int i) {
+  lt_tensor *all = lt_batch_in(b, i);
+  if (!all || b->in[INPUT]->shape.ndim == 1) return all;
+  lt_shape shape = b->in[i]->shape;
+  shape.size[0] *= b->size;
+  return lt_reshape_to(b->s, all, &shape);
+}
+
+/* As the samples have it; `row`: each laid out in one. */
+static lt_tensor *split(lt_batch *b, lt_tensor *t, const lt_shape *sample, bool row) {
+  lt_shape all = lt_batch_shape(b, sample);
+  if (row) all = (lt_shape){2, {b->size, lt_shape_numel(sample)}};
+  return lt_reshape_to(b->s, t, &all);
+}
+
+static lt_tensor *sum_rows(lt_batch *b, lt_tensor *t) {
+  return lt_sum_over(b->s, t, 1, (int64_t[]){1}, false);
+}
+
+/* What the mean of each sample divides by, or NULL for sums; see divisor(). */
+static lt_tensor *divisors(lt_batch *b, const lt_shape *places) {
+  lt_scope *s = b->s;
+  lt_dtype dtype = (lt_dtype)b->in[INPUT]->dtype;
+  if (lt_reduction_of(b->attrs, b->op) != LT_MEAN) return NULL;
+  if (lt_dtype_is_float((lt_dtype)b->in[TARGET]->dtype)) {
+    return lt_number(s, (double)lt_shape_numel(places));
+  }
+  lt_tensor *labels = split(b, lt_batch_in(b, TARGET), places, true);
+  lt_tensor *ignored = lt_number(s, (double)lt_get_int(b->attrs, b->op, IGNORE_INDEX));
+  lt_tensor *counts = lt_do2(s, &lt_op_ne, NULL, labels, ignored);
+  if (!b->in[WEIGHT]) return sum_rows(b, lt_to_dtype(s, counts, dtype));
+  const lt_op *op = &lt_op_index_select;
+  lt_attrs attrs;
+  lt_attrs_default(&attrs, op);
+  lt_attrs_set_int(&attrs, op, lt_op_option_index(op, "dim"), 0);
+  lt_tensor *without = lt_do2(s, &lt_op_eq, NULL, labels, ignored);
+  lt_tensor *safe = lt_do3(s, &lt_op_masked_fill, NULL, labels, without, lt_number(s, 1));
+  if (!safe) return NULL;
+  lt_tensor *row = lt_reshape_to(s, safe, &(lt_shape){1, {safe->numel}});
+  lt_tensor *weights = split(b, lt_do2(s, op, &attrs, b->in[WEIGHT], row), places, true);
+  return sum_rows(b, lt_do3(s, &lt_op_where, NULL, counts, weights, lt_number(s, 0)));
+}
+
+static void loss_batch(lt_batch *b) {
+  if (b->over[WEIGHT]) {
+    lt_batch_each(b);
+    return;
+  }
+  lt_attrs attrs = lt_with_reduction(b->attrs, b->op, LT_NONE);
+  lt_shape places = places_of(&b->in[INPUT]->shape);
+  lt_tensor *in[] = {merged(b, INPUT), merged(b, TARGET), b->in[WEIGHT]};
+  lt_tensor *y = in[0] && in[1] ? lt_do(b->s, b->op, &attrs, 3, in) : NULL;
+  if (lt_reduction_of(b->attrs, b->op) == LT_NONE) {
+    lt_batch_give(b, split(b, y, &places, false));
+    return;
+  }
+  lt_tensor *over = divisors(b, &places);
+  y = sum_rows(b, split(b, y, &places, true));
+  lt_batch_give(b, over ? lt_div(b->s, y, over) : y);
+}
+
+/* dy of every place of every sample. */
+static lt_tensor *spread(lt_batch *b, const lt_shape *places) {
+  if (lt_reduction_of(b->attrs, b->op) == LT_NONE) return merged(b, DY);
+  lt_scope *s = b->s;
+  lt_tensor *dy = lt_batch_in(b, DY), *over = divisors(b, places);
+  if (over) dy = lt_div(s, dy, over);
+  lt_shape all = {2, {b->size, lt_shape_numel(places)}};
+  dy = lt_expand_to(s, lt_reshape_to(s, dy, &(lt_shape){2, {b->size, 1}}), &all);
+  if (places->ndim == 0) return lt_reshape_to(s, dy, &(lt_shape){1, {b->size}});
+  lt_shape joined = *places;
+  joined.size[0] *= b->size;
+  return lt_reshape_to(s, dy, &joined);
+}
+
+static void backward_batch(lt_batch *b) {
+  if (b->over[WEIGHT]) {
+    lt_batch_each(b);
+    return;
+  }
+  const lt_shape *x = &b->in[INPUT]->shape;
+  lt_attrs attrs = lt_with_reduction(b->attrs, b->op, LT_NONE);
+  lt_shape places = places_of(x);
+  lt_tensor *in[] = {merged(b, INPUT), merged(b, TARGET), b->in[WEIGHT], spread(b, &places)};
+  if (!in[0] || !in[1] || !in[3]) return;
+  lt_batch_give(b, split(b, lt_do(b->s, b->op, &attrs, 4, in), x, false));
 }
 
 /* ---- Shares as a tensor, for gradients ----------------------------------------------------------
@@ -366,6 +454,23 @@ static lt_status class_shares_forward(lt_call *c) {
   return LT_OK;
 }
 
+static void class_shares_batch(lt_batch *b) {
+  int n;
+  const int64_t *size = lt_get_list(b->attrs, b->op, SHARES_SIZE, &n);
+  lt_shape sample = lt_shape_make(n, size), all = sample, labels = b->in[0]->shape;
+  if (n == 1) {
+    all = lt_batch_shape(b, &sample);
+    labels = lt_batch_shape(b, &labels);
+  } else {
+    all.size[0] *= b->size;
+    labels.size[0] *= b->size;
+  }
+  lt_attrs attrs = *b->attrs;
+  lt_attrs_set_list(&attrs, b->op, SHARES_SIZE, all.ndim, all.size);
+  lt_tensor *target = lt_reshape_to(b->s, lt_batch_in(b, 0), &labels);
+  lt_batch_give(b, split(b, lt_do1(b->s, b->op, &attrs, target), &sample, false));
+}
+
 const lt_op lt_op_class_shares = {
     .name = "class_shares",
     .doc = "The share of each class in the loss: 1 - label_smoothing for the label and "
@@ -377,6 +482,7 @@ const lt_op lt_op_class_shares = {
                 {"label_smoothing", LT_OPTION_NUMBER}},
     .infer = class_shares_infer,
     .forward = class_shares_forward,
+    .batch = class_shares_batch,
     .internal = true,
 };
 
@@ -421,7 +527,7 @@ static shares read_shares(lt_vjp *v) {
   const lt_shape *x = &h.x.shape;
   h.dim = class_dim(x);
   h.labels = !lt_dtype_is_float(lt_input_spec(v, TARGET).dtype);
-  h.mean = reduction_of(v->attrs, v->op) == LT_MEAN;
+  h.mean = lt_reduction_of(v->attrs, v->op) == LT_MEAN;
   bool smoothes = v->op->options[LABEL_SMOOTHING].name != NULL;
   if (smoothes) h.smoothing = lt_get_number(v->attrs, v->op, LABEL_SMOOTHING);
   h.class_shape.ndim = x->ndim - (int)h.dim;
@@ -521,7 +627,7 @@ static void backward_task(void *argument, int64_t first, int64_t last) {
 
 static lt_status run_backward(lt_call *c, problem *e) {
   LT_TRY(open_problem(c, e));
-  lt_reduction reduction = reduction_of(c->attrs, c->op);
+  lt_reduction reduction = lt_reduction_of(c->attrs, c->op);
   LT_TRY(lt_tensor_contiguous(c->in[DY], &e->own[3]));
   e->dy = e->own[3]->data;
   e->dy_step = reduction == LT_NONE;
@@ -559,12 +665,13 @@ const lt_op lt_op_cross_entropy_backward = {
                {"target", LT_ANY},
                {"weight", LT_FLOAT, .optional = true},
                {"dy", LT_FLOAT}},
-    .options = {{"reduction", LT_OPTION_CHOICE, .choices = LT_REDUCTIONS},
+    .options = {LT_REDUCTION_OPTION,
                 {"ignore_index", LT_OPTION_INT, .value = -100},
                 {"label_smoothing", LT_OPTION_NUMBER}},
     .infer = cross_entropy_backward_infer,
     .forward = cross_entropy_backward_forward,
     .vjp = cross_entropy_backward_vjp,
+    .batch = backward_batch,
     .saves = LT_IN(INPUT) | LT_IN(TARGET) | LT_IN(WEIGHT) | LT_IN(DY),
     .internal = true,
 };
@@ -606,12 +713,13 @@ const lt_op lt_op_cross_entropy = {
            "in all of it. Labels equal to ignore_index do not count. label_smoothing spreads "
            "that part of the target over all classes (Szegedy et al. 2016, arXiv 1512.00567).",
     .inputs = {{"input", LT_FLOAT}, {"target", LT_ANY}, {"weight", LT_FLOAT, .optional = true}},
-    .options = {{"reduction", LT_OPTION_CHOICE, .choices = LT_REDUCTIONS},
+    .options = {LT_REDUCTION_OPTION,
                 {"ignore_index", LT_OPTION_INT, .value = -100},
                 {"label_smoothing", LT_OPTION_NUMBER}},
     .infer = infer_classes,
     .forward = cross_entropy_forward,
     .vjp = cross_entropy_vjp,
+    .batch = loss_batch,
     .saves = LT_IN(INPUT) | LT_IN(TARGET) | LT_IN(WEIGHT),
     .sample = {"normal(3, 4), integers(1, 4, 3)",
                "normal(5, 4), integers(1, 4, 5), positive(4), {label_smoothing = 0.2}",
@@ -648,11 +756,11 @@ const lt_op lt_op_nll_loss = {
            "them), C, N x C or N x C x ...; labels count from 1. Labels equal to ignore_index do "
            "not count.",
     .inputs = {{"input", LT_FLOAT}, {"target", LT_ANY}, {"weight", LT_FLOAT, .optional = true}},
-    .options = {{"reduction", LT_OPTION_CHOICE, .choices = LT_REDUCTIONS},
-                {"ignore_index", LT_OPTION_INT, .value = -100}},
+    .options = {LT_REDUCTION_OPTION, {"ignore_index", LT_OPTION_INT, .value = -100}},
     .infer = infer_classes,
     .forward = nll_loss_forward,
     .vjp = nll_loss_vjp,
+    .batch = loss_batch,
     .saves = LT_IN(INPUT) | LT_IN(TARGET) | LT_IN(WEIGHT),
     .sample = {"normal(3, 4), integers(1, 4, 3)",
                "normal(2, 3, 4), integers(1, 3, 2, 4), positive(3), {ignore_index = 2}",

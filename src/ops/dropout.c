@@ -3,9 +3,10 @@
 #include "core/context.h"
 #include "kernels/parallel.h"
 #include "ops/family.h"
-#include "tape/vjp.h"
+#include "ops/ops.h"
+#include "tape/vmap.h"
 
-enum { P, TRAINING, SEED, COUNTER };
+enum { P, TRAINING, SEED, COUNTER, SAMPLES };
 
 /* Elements of one task; a multiple of the four that one counter decides. */
 static const int64_t CHUNK = 1 << 14;
@@ -47,19 +48,20 @@ static lt_status dropout_infer(lt_call *c) {
   return lt_infer_same(c);
 }
 
-/* Takes fresh counters, and notes them in the options that are recorded. */
-static void choose(lt_call *c) {
-  lt_random *r = &c->ctx->random;
-  *c->own = *c->attrs;
-  lt_attrs_set_int(c->own, c->op, SEED, (int64_t)r->seed);
-  lt_attrs_set_int(c->own, c->op, COUNTER,
-                   (int64_t)lt_random_take(r, (uint64_t)(c->in[0]->numel + 3) / 4));
-  c->attrs = c->own;
+/* Takes fresh counters for n elements, and notes them in the options that are recorded. */
+static void choose(lt_context *ctx, int64_t n, lt_attrs *own) {
+  lt_random *r = &ctx->random;
+  lt_attrs_set_int(own, &lt_op_dropout, SEED, (int64_t)r->seed);
+  lt_attrs_set_int(own, &lt_op_dropout, COUNTER, (int64_t)lt_random_take(r, (uint64_t)(n + 3) / 4));
 }
 
 static lt_status dropout_forward(lt_call *c) {
   if (!lt_get_int(c->attrs, c->op, TRAINING)) return lt_tensor_copy(c->out[0], c->in[0]);
-  if (!lt_given(c->attrs, COUNTER)) choose(c);
+  if (!lt_given(c->attrs, COUNTER)) {
+    *c->own = *c->attrs;
+    c->attrs = c->own;
+    choose(c->ctx, c->in[0]->numel, c->own);
+  }
   lt_tensor *x;
   LT_TRY(lt_tensor_contiguous(c->in[0], &x));
   dropping w = {.x = x->data,
@@ -74,22 +76,46 @@ static lt_status dropout_forward(lt_call *c) {
   return status;
 }
 
-static void dropout_vjp(lt_vjp *v) { lt_give(v, 0, lt_do1(v->s, v->op, v->attrs, v->dy[0])); }
+static void dropout_vjp(lt_vjp *v) {
+  lt_tensor *dy = v->dy[0];
+  if (lt_get_int(v->attrs, v->op, SAMPLES)) { /* masks differ by sample even where dy does not */
+    lt_attrs one;
+    lt_attrs_default(&one, &lt_op_full_like);
+    lt_attrs_set_number(&one, &lt_op_full_like, 0, 1);
+    dy = lt_mul(v->s, dy, lt_do1(v->s, &lt_op_full_like, &one, v->out[0]));
+  }
+  lt_give(v, 0, lt_do1(v->s, v->op, v->attrs, dy));
+}
+
+/* Each sample has a mask of its own; the gradient draws all of them again. */
+static void dropout_batch(lt_batch *b) {
+  *b->own = *b->attrs;
+  b->attrs = b->own;
+  if (!lt_given(b->own, COUNTER)) choose(b->ctx, b->over[0]->numel, b->own);
+  lt_attrs_set_int(b->own, b->op, SAMPLES, 1);
+  lt_batch_run(b, b->own, b->over);
+}
 
 const lt_op lt_op_dropout = {
     .name = "dropout",
     .doc = "Sets each element to 0 with probability p and multiplies the others by 1 / (1 - p); x "
            "itself where training is false. The mask is drawn from the context's random stream, or "
-           "again from the part of a stream that seed and counter name. Srivastava et al. 2014, "
+           "again from the part of a stream that seed and counter name (samples: for a batch of "
+           "vmap). "
+           "Srivastava et al. 2014, "
            "JMLR 15.",
     .inputs = {{"x", LT_FLOAT}},
     .options = {{"p", LT_OPTION_NUMBER, .value = 0.5},
                 {"training", LT_OPTION_BOOL, .value = 1},
                 {"seed", LT_OPTION_INT},
-                {"counter", LT_OPTION_INT}},
+                {"counter", LT_OPTION_INT},
+                {"samples", LT_OPTION_BOOL}},
     .infer = dropout_infer,
     .forward = dropout_forward,
     .vjp = dropout_vjp,
+    .saves = LT_OUT(0),
+    .linear = true,
+    .batch = dropout_batch,
     .sample = {"normal(3, 4), {p = 0.25, seed = 1, counter = 0}",
                "normal(2, 3, 4), {seed = 2, counter = 5}", "normal(3, 4), {training = false}"},
 };

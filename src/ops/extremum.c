@@ -4,6 +4,7 @@
 #include "kernels/reduce.h"
 #include "ops/family.h"
 #include "ops/reduction.h"
+#include "tape/vmap.h"
 
 #define IS_NAN(x) ((x) != (x))
 
@@ -54,6 +55,7 @@ const lt_op lt_op_amax = {
     .infer = infer_extremum,
     .forward = amax_forward,
     .vjp = amax_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_IN(0) | LT_OUT(0),
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = {1, 3}, keepdim = true}"},
 };
@@ -67,6 +69,7 @@ const lt_op lt_op_amin = {
     .infer = infer_extremum,
     .forward = amin_forward,
     .vjp = amax_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_IN(0) | LT_OUT(0),
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = {1, 3}, keepdim = true}"},
 };
@@ -86,6 +89,7 @@ const lt_op lt_op_argmax = {
     .options = {{"dim", LT_OPTION_DIM}, {"keepdim", LT_OPTION_BOOL}},
     .infer = infer_place,
     .forward = argmax_forward,
+    .batch = lt_batch_dims_or_all,
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = 2, keepdim = true}"},
 };
 
@@ -97,6 +101,7 @@ const lt_op lt_op_argmin = {
     .options = {{"dim", LT_OPTION_DIM}, {"keepdim", LT_OPTION_BOOL}},
     .infer = infer_place,
     .forward = argmin_forward,
+    .batch = lt_batch_dims_or_all,
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = 2, keepdim = true}"},
 };
 
@@ -140,6 +145,7 @@ const lt_op lt_op_max = {
     .infer = lt_infer_placed,
     .forward = max_forward,
     .vjp = lt_placed_vjp,
+    .batch = lt_batch_dims_or_all,
     .saves = LT_IN(0) | LT_OUT(0) | LT_OUT(1),
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = 2, keepdim = true}", "normal(3, 4), 1",
                "normal(5), 1"},
@@ -156,6 +162,7 @@ const lt_op lt_op_min = {
     .infer = lt_infer_placed,
     .forward = min_forward,
     .vjp = lt_placed_vjp,
+    .batch = lt_batch_dims_or_all,
     .saves = LT_IN(0) | LT_OUT(0) | LT_OUT(1),
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = 2, keepdim = true}", "normal(3, 4), 1",
                "normal(5), 1"},

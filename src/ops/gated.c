@@ -3,7 +3,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/math.h"
 #include "ops/family.h"
-#include "tape/vjp.h"
+#include "tape/vmap.h"
 
 /* Runs a kernel of two operands into c's result. */
 static lt_status run_kernel(const lt_call *c, const lt_kernel *kernel, lt_tensor *a, lt_tensor *b) {
@@ -72,6 +72,7 @@ const lt_op lt_op_prelu = {
     .infer = prelu_infer,
     .forward = prelu_forward,
     .vjp = prelu_vjp,
+    .batch = lt_batch_each,
     .saves = LT_IN(0) | LT_IN(1),
     .sample = {"normal(3, 4), positive(4)", "normal(2, 3, 4), positive(1)", "normal(), positive()"},
 };
@@ -148,6 +149,7 @@ const lt_op lt_op_glu = {
     .infer = glu_infer,
     .forward = glu_forward,
     .vjp = glu_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_IN(0),
     .sample = {"normal(3, 4)", "normal(2, 4, 3), {dim = 2}"},
 };

@@ -6,7 +6,7 @@
 #include "kernels/loop.h"
 #include "kernels/parallel.h"
 #include "ops/family.h"
-#include "tape/vjp.h"
+#include "tape/vmap.h"
 
 #include <string.h>
 
@@ -22,7 +22,9 @@ lt_status lt_check_indices(const char *op, const char *what, const lt_tensor *t,
       int64_t n = loop.length - at < TILE ? loop.length - at : TILE;
       lt_convert(n, LT_INT64, tile, 1, (lt_dtype)t->dtype,
                  t->data + (offset[0] + at * loop.step[0]) * size, loop.step[0]);
-      for (int64_t i = 0; i < n; i++) {
+      int64_t bad = 0; /* negative, if one is; without branches, as they hardly ever are */
+      for (int64_t i = 0; i < n; i++) bad |= (tile[i] - 1) | (count - tile[i]);
+      for (int64_t i = 0; bad < 0 && i < n; i++) {
         if ((tile[i] >= 1 && tile[i] <= count) || (skip && tile[i] == *skip)) continue;
         return lt_fail(t->ctx, "%s: %s %lld at element %lld is outside 1..%lld", op, what,
                        (long long)tile[i], (long long)(row * loop.length + at + i + 1),
@@ -146,6 +148,16 @@ static void index_select_vjp(lt_vjp *v) {
   lt_give(v, 0, lt_do3(v->s, &lt_op_index_add, &attrs, zeros, v->in[1], v->dy[0]));
 }
 
+static void index_select_batch(lt_batch *b) {
+  if (b->over[1] || b->in[0]->shape.ndim == 0) {
+    lt_batch_each(b);
+    return;
+  }
+  lt_attrs attrs;
+  lt_batch_shift(b, &attrs);
+  lt_batch_run(b, &attrs, (lt_tensor *[]){b->over[0], b->in[1]});
+}
+
 const lt_op lt_op_index_select = {
     .name = "index_select",
     .option_at = 2,
@@ -156,6 +168,8 @@ const lt_op lt_op_index_select = {
     .infer = index_select_infer,
     .forward = index_select_forward,
     .vjp = index_select_vjp,
+    .linear = true,
+    .batch = index_select_batch,
     .saves = LT_IN(1),
     .sample = {"normal(3, 4), integers(1, 3, 5), {dim = 1}",
                "normal(2, 3, 4), integers(1, 4, 2), {dim = -1}",
@@ -278,6 +292,8 @@ const lt_op lt_op_index_add = {
     .infer = index_add_infer,
     .forward = index_add_forward,
     .vjp = index_add_vjp,
+    .linear = true,
+    .batch = lt_batch_each,
     .saves = LT_IN(1),
     .sample = {"normal(3, 4), integers(1, 3, 5), normal(5, 4), {dim = 1}",
                "normal(2, 3, 4), integers(1, 4, 2), normal(2, 3, 2), {dim = -1, alpha = 0.5}"},
@@ -394,6 +410,7 @@ const lt_op lt_op_masked_select = {
     .infer = masked_select_infer,
     .forward = masked_select_forward,
     .vjp = masked_select_vjp,
+    .linear = true,
     .saves = LT_IN(1),
     .sample = {"normal(3, 4), mask(3, 4)", "normal(2, 3, 1), mask(4)",
                "transposed(4, 3), mask(4, 1)"},
@@ -435,6 +452,7 @@ const lt_op lt_op_masked_select_backward = {
     .infer = masked_select_backward_infer,
     .forward = masked_select_backward_forward,
     .vjp = masked_select_backward_vjp,
+    .linear = true,
     .saves = LT_IN(1),
     .internal = true,
 };

@@ -4,7 +4,7 @@
 #include "kernels/copy.h"
 #include "kernels/parallel.h"
 #include "ops/family.h"
-#include "tape/vjp.h"
+#include "tape/vmap.h"
 
 enum { DIM };
 
@@ -93,6 +93,8 @@ const lt_op lt_op_cat = {
     .infer = cat_infer,
     .forward = cat_forward,
     .vjp = cat_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .sample = {"{normal(2, 3), normal(1, 3)}", "{normal(2, 3, 1), normal(2, 1, 1)}, {dim = 2}",
                "{transposed(3, 2), normal(3, 4), normal(3, 0)}, {dim = -1}"},
 };
@@ -146,6 +148,8 @@ const lt_op lt_op_stack = {
     .infer = stack_infer,
     .forward = stack_forward,
     .vjp = stack_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .sample = {"{normal(2, 3), normal(2, 3)}", "{normal(2, 3), normal(2, 3)}, {dim = -1}",
                "{normal(), normal(), normal()}"},
 };

@@ -6,7 +6,8 @@
 #include "kernels/loop.h"
 #include "kernels/parallel.h"
 #include "ops/family.h"
-#include "tape/vjp.h"
+#include "tape/forward.h"
+#include "tape/vmap.h"
 
 /* ---- Running products ------------------------------------------------------------------------ */
 
@@ -253,6 +254,42 @@ static void matmul_vjp(lt_vjp *v) {
   lt_give(v, 1, b.ndim == 1 ? lt_reshape_to(v->s, db, &b) : db);
 }
 
+/* Vectors become a matrix of one row or column; the batch stands before all dimensions. */
+static lt_tensor *lifted(lt_batch *b, int i, int rank) {
+  const lt_shape *x = &b->in[i]->shape;
+  lt_shape y = {0};
+  bool vector = x->ndim == 1;
+  if (b->over[i]) {
+    y.size[y.ndim++] = b->size;
+    for (int pad = rank - (vector ? 2 : x->ndim); pad > 0; pad--) y.size[y.ndim++] = 1;
+  }
+  if (vector && i == 0) y.size[y.ndim++] = 1;
+  for (int d = 0; d < x->ndim; d++) y.size[y.ndim++] = x->size[d];
+  if (vector && i == 1) y.size[y.ndim++] = 1;
+  return lt_reshape_to(b->s, b->over[i] ? b->over[i] : b->in[i], &y);
+}
+
+static void matmul_batch(lt_batch *b) {
+  int left = b->in[0]->shape.ndim, right = b->in[1]->shape.ndim;
+  int rank = left > right ? left : right;
+  lt_tensor *x, *y;
+  if (left == 1 && !b->over[1] && right <= 2) { /* rows of one product */
+    x = b->over[0];
+    y = b->in[1];
+  } else if (right == 1 && !b->over[0] && left <= 2) {
+    x = b->over[1];
+    y = left == 2 ? lt_do1(b->s, &lt_op_transpose, NULL, b->in[0]) : b->in[0];
+  } else if (rank + 1 > LT_MAX_RANK) {
+    lt_batch_each(b);
+    return;
+  } else {
+    x = lifted(b, 0, rank < 2 ? 2 : rank);
+    y = lifted(b, 1, rank < 2 ? 2 : rank);
+  }
+  lt_shape all = lt_batch_shape(b, &b->result[0].shape);
+  lt_batch_give(b, lt_reshape_to(b->s, lt_do2(b->s, &lt_op_matmul, NULL, x, y), &all));
+}
+
 const lt_op lt_op_matmul = {
     .name = "matmul",
     .doc = "Product of matrices, y = x other: m x k by k x n gives m x n. A vector is a row on the "
@@ -262,6 +299,8 @@ const lt_op lt_op_matmul = {
     .infer = matmul_infer,
     .forward = matmul_forward,
     .vjp = matmul_vjp,
+    .multilinear = true,
+    .batch = matmul_batch,
     .saves = LT_IN(0) | LT_IN(1),
     .crosswise = true,
     .sample = {"normal(3, 4), normal(4, 2)", "transposed(2, 3), transposed(3, 2)",
@@ -299,6 +338,8 @@ const lt_op lt_op_mm = {
     .infer = mm_infer,
     .forward = matmul_forward,
     .vjp = matmul_vjp,
+    .multilinear = true,
+    .batch = matmul_batch,
     .saves = LT_IN(0) | LT_IN(1),
     .crosswise = true,
     .sample = {"normal(3, 4), normal(4, 2)", "transposed(2, 3), transposed(3, 2)"},
@@ -311,6 +352,8 @@ const lt_op lt_op_bmm = {
     .infer = bmm_infer,
     .forward = matmul_forward,
     .vjp = matmul_vjp,
+    .multilinear = true,
+    .batch = matmul_batch,
     .saves = LT_IN(0) | LT_IN(1),
     .crosswise = true,
     .sample = {"normal(2, 3, 4), normal(2, 4, 2)", "normal(2, 3, 4), transposed(2, 4, 2)"},
@@ -323,6 +366,8 @@ const lt_op lt_op_mv = {
     .infer = mv_infer,
     .forward = matmul_forward,
     .vjp = matmul_vjp,
+    .multilinear = true,
+    .batch = matmul_batch,
     .saves = LT_IN(0) | LT_IN(1),
     .crosswise = true,
     .sample = {"normal(3, 4), normal(4)", "transposed(3, 4), normal(4)"},
@@ -335,6 +380,8 @@ const lt_op lt_op_dot = {
     .infer = dot_infer,
     .forward = matmul_forward,
     .vjp = matmul_vjp,
+    .multilinear = true,
+    .batch = matmul_batch,
     .saves = LT_IN(0) | LT_IN(1),
     .crosswise = true,
     .sample = {"normal(5), normal(5)"},
@@ -412,6 +459,34 @@ static void linear_vjp(lt_vjp *v) {
   if (v->need[2]) lt_give(v, 2, dy);
 }
 
+static void linear_batch(lt_batch *b) {
+  if (!b->over[1] && !b->over[2]) {
+    lt_batch_leading(b);
+    return;
+  }
+  const lt_spec *y = &b->result[0];
+  int64_t in = b->in[1]->shape.size[1], out = b->in[1]->shape.size[0];
+  int64_t rows = 1;
+  for (int d = 0; d < y->shape.ndim - 1; d++) rows *= y->shape.size[d];
+  lt_tensor *x = lt_reshape_to(b->s, lt_batch_in(b, 0), &(lt_shape){3, {b->size, rows, in}});
+  lt_tensor *w = lt_do1(b->s, &lt_op_transpose, NULL, b->over[1] ? b->over[1] : b->in[1]);
+  lt_tensor *result = lt_do2(b->s, &lt_op_matmul, NULL, x, w), *bias = b->in[2];
+  if (b->over[2]) bias = lt_reshape_to(b->s, b->over[2], &(lt_shape){3, {b->size, 1, out}});
+  lt_shape all = lt_batch_shape(b, &y->shape);
+  lt_batch_give(b, lt_reshape_to(b->s, bias ? lt_add(b->s, result, bias) : result, &all));
+}
+
+static void linear_jvp(lt_jvp *j) {
+  lt_tensor *x = j->in[0], *w = j->in[1];
+  lt_tensor *parts[] = {
+      j->dx[0] ? lt_do(j->s, j->op, NULL, 3, (lt_tensor *[]){j->dx[0], w, NULL}) : NULL,
+      j->dx[1] ? lt_do(j->s, j->op, NULL, 3, (lt_tensor *[]){x, j->dx[1], NULL}) : NULL,
+      lt_expand_to(j->s, j->dx[2], &j->out[0]->shape)};
+  for (int i = 0; i < 3; i++) {
+    if (parts[i]) j->dy[0] = j->dy[0] ? lt_add(j->s, j->dy[0], parts[i]) : parts[i];
+  }
+}
+
 const lt_op lt_op_linear = {
     .name = "linear",
     .doc = "y = x W^T + b, on the last dimension of x: x ... x in, weight out x in, bias out.",
@@ -419,6 +494,8 @@ const lt_op lt_op_linear = {
     .infer = linear_infer,
     .forward = linear_forward,
     .vjp = linear_vjp,
+    .jvp = linear_jvp,
+    .batch = linear_batch,
     .saves = LT_IN(0) | LT_IN(1),
     .crosswise = true,
     .sample = {"normal(3, 4), normal(2, 4), normal(2)", "normal(2, 3, 4), normal(2, 4)",

@@ -62,7 +62,7 @@ enum {
   LT_PAIRS_WORDS = 1 + 2 * LT_MAX_RANK,
   LT_MAX_TEXT = 128,
   LT_TEXT_WORDS = 1 + LT_MAX_TEXT / (int)sizeof(lt_word),
-  LT_MAX_WORDS = 40
+  LT_MAX_WORDS = 48
 };
 
 typedef struct lt_attrs {
@@ -92,6 +92,7 @@ typedef struct lt_call {
   int outputs; /* 1 unless infer says otherwise */
   lt_spec result[LT_MAX_OUTPUTS];
   lt_dtype dtype; /* in which tiles compute */
+  int level;      /* of vmap, from its inputs (tape/vmap.h); 0 outside */
   bool recorded;  /* a tape will ask for the gradient: set before infer for ops with `hidden` */
   /* made by the engine from `result`, or by a view op's forward */
   lt_tensor *out[LT_MAX_OUTPUTS];
@@ -126,7 +127,8 @@ struct lt_op {
   void (*jvp)(struct lt_jvp *j);
   bool linear;      /* in its float inputs together: tangents go through the op itself */
   bool multilinear; /* in each float input by itself, and the vjp saves the others (a product) */
-  /* How the op runs on a batch of calls (tape/vmap.h); those with kernels need no word. */
+  bool elementwise; /* forward chooses a kernel by the call: derived as for those that name one */
+  /* How the op runs on a batch of calls (tape/vmap.h); elementwise ones need no word. */
   void (*batch)(struct lt_batch *b);
   int results;    /* at most; 0 stands for 1 */
   int hidden;     /* the last so many results are for the gradient only; when !c->recorded infer
@@ -146,6 +148,7 @@ struct lt_op {
 
 /* All ops: a NULL-terminated list of families, each a NULL-terminated list of ops. */
 const lt_op *const *const *lt_families(void);
+const char *lt_family_name(int family); /* of the list's entry of that number */
 const lt_op *lt_op_find(const char *name);
 
 int lt_op_inputs(const lt_op *op); /* declared ones */

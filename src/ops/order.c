@@ -5,6 +5,7 @@
 #include "ops/family.h"
 #include "ops/index.h"
 #include "ops/reduction.h"
+#include "tape/vmap.h"
 
 #include <math.h>
 
@@ -106,6 +107,7 @@ const lt_op lt_op_sort = {
     .infer = sort_infer,
     .forward = sort_forward,
     .vjp = sort_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_OUT(1),
     .sample = {"normal(5)", "normal(2, 3, 4), {dim = 2, descending = true}"},
 };
@@ -120,6 +122,7 @@ const lt_op lt_op_argsort = {
                 {"stable", LT_OPTION_BOOL}},
     .infer = infer_places,
     .forward = argsort_forward,
+    .batch = lt_batch_dims,
     .sample = {"normal(5)", "normal(2, 3, 4), {dim = 2, descending = true}"},
 };
 
@@ -165,6 +168,7 @@ const lt_op lt_op_topk = {
     .infer = topk_infer,
     .forward = topk_forward,
     .vjp = sort_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_OUT(1),
     .sample = {"normal(5), 2", "normal(2, 3, 4), {k = 2, dim = 2, largest = false}"},
 };
@@ -252,6 +256,7 @@ const lt_op lt_op_median = {
     .infer = median_infer,
     .forward = median_forward,
     .vjp = lt_placed_vjp,
+    .batch = lt_batch_dims_or_all,
     .saves = LT_IN(0) | LT_OUT(0) | LT_OUT(1),
     .sample = {"normal(5)", "normal(2, 3, 4), {dim = 3, keepdim = true}", "normal(5), 1"},
 };
@@ -325,6 +330,14 @@ static lt_status searchsorted_forward(lt_call *c) {
   return status;
 }
 
+/* One sorted row serves values of any shape. */
+static void searchsorted_batch(lt_batch *b) {
+  if (b->over[0] || b->in[0]->shape.ndim != 1)
+    lt_batch_each(b);
+  else
+    lt_batch_run(b, b->attrs, (lt_tensor *[]){b->in[0], b->over[1]});
+}
+
 const lt_op lt_op_searchsorted = {
     .name = "searchsorted",
     .doc = "Where values would go into sorted_sequence so that it stays sorted: the place of the "
@@ -335,6 +348,7 @@ const lt_op lt_op_searchsorted = {
     .options = {{"right", LT_OPTION_BOOL}},
     .infer = searchsorted_infer,
     .forward = searchsorted_forward,
+    .batch = searchsorted_batch,
     .sample = {"positive(5):cumsum(1), uniform(2, 3)",
                "integers(1, 3, 2, 4):cumsum(2), integers(0, 9, 2, 3), {right = true}"},
 };

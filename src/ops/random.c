@@ -6,6 +6,7 @@
 #include "ops/family.h"
 #include "ops/index.h"
 #include "ops/source.h"
+#include "tape/vmap.h"
 
 #include <math.h>
 #include <string.h>
@@ -119,6 +120,7 @@ const lt_op lt_op_rand_like = {
     .options = {{"dtype", LT_OPTION_DTYPE}},
     .infer = like_infer,
     .forward = rand_forward,
+    .batch = lt_batch_leading,
     .sample = {"normal(3, 4)", "integers(1, 9, 2), {dtype = 'float32'}"},
 };
 
@@ -194,6 +196,7 @@ const lt_op lt_op_randn_like = {
     .options = {{"dtype", LT_OPTION_DTYPE}},
     .infer = like_infer,
     .forward = randn_forward,
+    .batch = lt_batch_leading,
     .sample = {"normal(3, 4)", "integers(1, 9, 2), {dtype = 'float32'}"},
 };
 
@@ -418,6 +421,7 @@ const lt_op lt_op_bernoulli = {
     .options = {{"p", LT_OPTION_NUMBER}},
     .infer = bernoulli_infer,
     .forward = bernoulli_forward,
+    .batch = lt_batch_leading,
     .sample = {"normal(3, 4), {p = 0.25}", "integers(0, 1, 3), {p = 1}"},
 };
 

@@ -3,6 +3,7 @@
 #include "kernels/reduce.h"
 #include "ops/family.h"
 #include "ops/reduction.h"
+#include "tape/vmap.h"
 
 /* ---- dim and keepdim --------------------------------------------------------------------- */
 
@@ -134,6 +135,8 @@ const lt_op lt_op_sum = {
     .infer = infer_number,
     .forward = sum_forward,
     .vjp = sum_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = {1, 3}, keepdim = true}",
                "transposed(3, 4), 2"},
 };
@@ -157,6 +160,8 @@ const lt_op lt_op_mean = {
     .infer = lt_infer_reduction,
     .forward = mean_forward,
     .vjp = mean_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = {1, 3}}", "transposed(3, 4), 1"},
 };
 
@@ -197,6 +202,7 @@ const lt_op lt_op_prod = {
     .infer = infer_number,
     .forward = prod_forward,
     .vjp = prod_vjp,
+    .batch = lt_batch_dims_or_all,
     .saves = LT_IN(0),
     .sample = {"normal(3, 2)", "normal(2, 3, 4), {dim = 2, keepdim = true}"},
 };
@@ -220,6 +226,7 @@ const lt_op lt_op_count_nonzero = {
     .options = {{"dim", LT_OPTION_DIMS}},
     .infer = infer_count,
     .forward = count_nonzero_forward,
+    .batch = lt_batch_dims,
     .sample = {"normal(3, 4)", "integers(0, 2, 2, 3, 4), {dim = {1, 3}}"},
 };
 
@@ -231,6 +238,7 @@ const lt_op lt_op_any = {
     .options = {{"dim", LT_OPTION_DIMS}, {"keepdim", LT_OPTION_BOOL}},
     .infer = infer_test,
     .forward = any_forward,
+    .batch = lt_batch_dims,
     .sample = {"mask(3, 4)", "mask(2, 3, 4), {dim = {1, 3}, keepdim = true}"},
 };
 
@@ -242,6 +250,7 @@ const lt_op lt_op_all = {
     .options = {{"dim", LT_OPTION_DIMS}, {"keepdim", LT_OPTION_BOOL}},
     .infer = infer_test,
     .forward = all_forward,
+    .batch = lt_batch_dims,
     .sample = {"mask(3, 4)", "mask(2, 3, 4), {dim = {1, 3}, keepdim = true}"},
 };
 

@@ -2,7 +2,7 @@
 #include "kernels/elementwise.h"
 #include "ops/op.h"
 #include "tape/tape.h"
-#include "tape/vjp.h"
+#include "tape/vmap.h"
 
 #include <string.h>
 
@@ -239,7 +239,13 @@ static lt_status check(lt_call *c) {
     if (c->in[i]->ctx != c->ctx) {
       return lt_fail(c->ctx, "%s: %s belongs to another Lua state", c->op->name, input->name);
     }
+    if (!c->in[i]->over) LT_TRY(lt_check_plain(c->in[i], c->op->name, input->name));
     LT_TRY(check_accepts(c, input, c->in[i]));
+    if (c->in[i]->over) {
+      int level;
+      LT_TRY(lt_vmap_level(c->ctx, c->in[i], &level));
+      if (level > c->level) c->level = level;
+    }
     LT_TRY(check_fresh(c, c->in[i]));
   }
   for (int i = 0; i < LT_MAX_OPTIONS && c->op->options[i].name; i++) {
@@ -292,7 +298,8 @@ static lt_status execute(lt_call *c) {
   LT_TRY(check(c));
   if (c->op->compose) return compose(c);
   c->outputs = 1;
-  if (c->op->hidden) c->recorded = lt_is_recorded(c);
+  if (c->op->hidden) c->recorded = c->ctx->wants_hidden || lt_is_recorded(c);
+  if (c->level > 0) return lt_vmap_run(c);
   LT_TRY(c->op->infer(c));
   if (c->outputs > 1 && c->outputs > c->op->results) {
     return lt_fail(c->ctx, "%s: its block does not announce %d results", c->op->name, c->outputs);

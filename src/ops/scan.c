@@ -5,6 +5,8 @@
 #include "kernels/math.h"
 #include "ops/family.h"
 #include "ops/reduction.h"
+#include "tape/forward.h"
+#include "tape/vmap.h"
 
 /* Which way a line is walked. */
 typedef struct path {
@@ -91,6 +93,8 @@ const lt_op lt_op_cumsum = {
     .infer = infer_number_scan,
     .forward = cumsum_forward,
     .vjp = cumsum_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .sample = {"normal(5), 1", "normal(2, 3, 4), {dim = 2}"},
 };
 
@@ -110,6 +114,8 @@ const lt_op lt_op_cumsum_either = {
     .infer = infer_scan,
     .forward = cumsum_either_forward,
     .vjp = cumsum_either_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .internal = true,
 };
 
@@ -157,6 +163,13 @@ static void shift_vjp(lt_vjp *v) {
   lt_give(v, 0, shifted(v, v->dy[0], -lt_get_int(v->attrs, v->op, BY), 0));
 }
 
+/* The fill does not change. */
+static void shift_jvp(lt_jvp *j) {
+  lt_attrs attrs = *j->attrs;
+  lt_attrs_set_number(&attrs, j->op, FILL, 0);
+  j->dy[0] = lt_do1(j->s, j->op, &attrs, j->dx[0]);
+}
+
 const lt_op lt_op_shift = {
     .name = "shift",
     .doc = "y_i = x_(i - by) along dim, and fill where there is none.",
@@ -165,6 +178,8 @@ const lt_op lt_op_shift = {
     .infer = infer_scan,
     .forward = shift_forward,
     .vjp = shift_vjp,
+    .jvp = shift_jvp,
+    .batch = lt_batch_dims,
     .internal = true,
 };
 
@@ -217,6 +232,7 @@ const lt_op lt_op_recurrence = {
     .infer = infer_scan,
     .forward = recurrence_forward,
     .vjp = recurrence_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_IN(0) | LT_OUT(0),
     .internal = true,
 };
@@ -249,6 +265,7 @@ const lt_op lt_op_product_before = {
     .infer = infer_scan,
     .forward = product_before_forward,
     .vjp = product_before_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_IN(0) | LT_OUT(0),
     .internal = true,
 };
@@ -271,6 +288,7 @@ const lt_op lt_op_cumprod = {
     .infer = infer_number_scan,
     .forward = cumprod_forward,
     .vjp = cumprod_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_IN(0),
     .sample = {"normal(5), 1", "normal(2, 3, 4), {dim = 2}"},
 };
@@ -330,6 +348,7 @@ const lt_op lt_op_cummax = {
     .infer = infer_cumulate,
     .forward = cummax_forward,
     .vjp = cumulate_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_OUT(1),
     .sample = {"normal(5), 1", "normal(2, 3, 4), {dim = 2}"},
 };
@@ -344,6 +363,7 @@ const lt_op lt_op_cummin = {
     .infer = infer_cumulate,
     .forward = cummin_forward,
     .vjp = cumulate_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_OUT(1),
     .sample = {"normal(5), 1", "normal(2, 3, 4), {dim = 2}"},
 };
@@ -381,6 +401,7 @@ const lt_op lt_op_logcumsumexp = {
     .infer = infer_scan,
     .forward = logcumsumexp_forward,
     .vjp = logcumsumexp_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_IN(0) | LT_OUT(0),
     .sample = {"normal(5), 1", "normal(2, 3, 4), {dim = 2}"},
 };

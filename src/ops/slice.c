@@ -4,7 +4,7 @@
 #include "kernels/copy.h"
 #include "ops/family.h"
 #include "ops/index.h"
-#include "tape/vjp.h"
+#include "tape/vmap.h"
 
 #include <string.h>
 
@@ -97,6 +97,8 @@ const lt_op lt_op_slice_backward = {
     .infer = slice_backward_infer,
     .forward = slice_backward_forward,
     .vjp = slice_backward_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .internal = true,
     .sample = {"normal(2, 3), {size = {5, 3}, dim = 1, start = 2, step = 2}"},
 };
@@ -163,6 +165,8 @@ const lt_op lt_op_slice = {
     .infer = slice_infer,
     .forward = slice_forward,
     .vjp = slice_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .view = true,
     .sample = {"normal(3, 4), 2, 2, 3", "normal(2, 7, 3), {dim = 2, start = -6, step = 3}",
                "transposed(4, 3), {dim = 1, stop = -2}"},
@@ -211,6 +215,8 @@ const lt_op lt_op_narrow = {
     .infer = narrow_infer,
     .forward = narrow_forward,
     .vjp = narrow_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .view = true,
     .sample = {"normal(3, 4), 2, 2, 3", "normal(2, 3, 4), {dim = -1, start = -2, length = 1}"},
 };
@@ -270,6 +276,8 @@ const lt_op lt_op_select = {
     .infer = select_infer,
     .forward = select_forward,
     .vjp = select_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .view = true,
     .sample = {"normal(3, 4), 1, 2", "normal(2, 3, 4), -2, -1", "normal(3), 1, 3"},
 };

@@ -4,6 +4,7 @@
 #include "kernels/reduce.h"
 #include "ops/family.h"
 #include "ops/reduction.h"
+#include "tape/vmap.h"
 
 enum { DIM };
 
@@ -61,6 +62,7 @@ const lt_op lt_op_softmax_backward = {
     .infer = infer_line,
     .forward = softmax_backward_forward,
     .vjp = softmax_backward_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_IN(0) | LT_IN(1),
     .internal = true,
 };
@@ -83,6 +85,7 @@ const lt_op lt_op_softmax = {
     .infer = infer_line,
     .forward = softmax_forward,
     .vjp = softmax_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_OUT(0),
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = 2}"},
 };
@@ -95,6 +98,7 @@ const lt_op lt_op_softmin = {
     .infer = infer_line,
     .forward = softmin_forward,
     .vjp = softmin_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_OUT(0),
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = 2}"},
 };
@@ -121,6 +125,7 @@ const lt_op lt_op_log_softmax_backward = {
     .infer = infer_line,
     .forward = log_softmax_backward_forward,
     .vjp = log_softmax_backward_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_IN(0) | LT_IN(1),
     .internal = true,
 };
@@ -139,6 +144,7 @@ const lt_op lt_op_log_softmax = {
     .infer = infer_line,
     .forward = log_softmax_forward,
     .vjp = log_softmax_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_OUT(0),
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = 2}"},
 };
@@ -163,6 +169,7 @@ const lt_op lt_op_logsumexp = {
     .infer = lt_infer_reduction,
     .forward = logsumexp_forward,
     .vjp = logsumexp_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_IN(0) | LT_OUT(0),
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = {1, 3}, keepdim = true}"},
 };

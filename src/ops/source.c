@@ -5,6 +5,7 @@
 #include "kernels/copy.h"
 #include "kernels/parallel.h"
 #include "ops/family.h"
+#include "tape/vmap.h"
 
 #include <math.h>
 #include <string.h>
@@ -14,6 +15,7 @@ const lt_op lt_op_tensor = {.name = "tensor", .internal = true};
 const lt_op lt_op_variable = {.name = "variable", .internal = true};
 const lt_op lt_op_assign = {.name = "assign", .internal = true};
 const lt_op lt_op_custom = {.name = "custom_gradient", .internal = true};
+const lt_op lt_op_vmap = {.name = "vmap", .internal = true};
 
 lt_dtype lt_get_dtype(const lt_call *c, int dtype, lt_dtype otherwise) {
   return lt_given(c->attrs, dtype) ? (lt_dtype)lt_get_int(c->attrs, c->op, dtype) : otherwise;
@@ -143,6 +145,7 @@ const lt_op lt_op_zeros_like = {
     .options = {{"dtype", LT_OPTION_DTYPE}},
     .infer = like_infer,
     .forward = zeros_forward,
+    .batch = lt_batch_leading,
     .sample = {"normal(3, 4)", "transposed(2, 3), {dtype = 'int64'}"},
 };
 
@@ -153,6 +156,7 @@ const lt_op lt_op_ones_like = {
     .options = {{"dtype", LT_OPTION_DTYPE}},
     .infer = like_infer,
     .forward = ones_forward,
+    .batch = lt_batch_leading,
     .sample = {"normal(3, 4)", "integers(1, 9, 2), {dtype = 'float32'}"},
 };
 
@@ -170,6 +174,7 @@ const lt_op lt_op_full_like = {
     .options = {{"fill_value", LT_OPTION_NUMBER, .required = true}, {"dtype", LT_OPTION_DTYPE}},
     .infer = full_like_infer,
     .forward = full_like_forward,
+    .batch = lt_batch_leading,
     .sample = {"normal(3, 4), 0.5", "normal(), -1, {dtype = 'int64'}"},
 };
 
@@ -312,6 +317,6 @@ const lt_op lt_op_linspace = {
     .sample = {"0, 1, 5", "1, -1, 4, {dtype = 'float64'}"},
 };
 
-LT_FAMILY(source, &lt_op_tensor, &lt_op_variable, &lt_op_assign, &lt_op_custom, &lt_op_zeros,
-          &lt_op_ones, &lt_op_empty, &lt_op_full, &lt_op_zeros_like, &lt_op_ones_like,
+LT_FAMILY(source, &lt_op_tensor, &lt_op_variable, &lt_op_assign, &lt_op_custom, &lt_op_vmap,
+          &lt_op_zeros, &lt_op_ones, &lt_op_empty, &lt_op_full, &lt_op_zeros_like, &lt_op_ones_like,
           &lt_op_full_like, &lt_op_eye, &lt_op_range, &lt_op_linspace)

@@ -5,6 +5,7 @@
 #include "kernels/reduce.h"
 #include "ops/family.h"
 #include "ops/reduction.h"
+#include "tape/vmap.h"
 
 /* ---- var, std ---------------------------------------------------------------------------- */
 
@@ -42,6 +43,7 @@ const lt_op lt_op_var = {
     .infer = lt_infer_reduction,
     .forward = var_forward,
     .vjp = var_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_IN(0),
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = {1, 3}, keepdim = true}",
                "normal(3, 4), {dim = 1, correction = 0}"},
@@ -68,6 +70,7 @@ const lt_op lt_op_std = {
     .infer = lt_infer_reduction,
     .forward = std_forward,
     .vjp = std_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_IN(0) | LT_OUT(0),
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {dim = {1, 3}, keepdim = true}",
                "normal(3, 4), {dim = 1, correction = 0}"},
@@ -193,6 +196,7 @@ const lt_op lt_op_norm = {
     .infer = norm_infer,
     .forward = norm_forward,
     .vjp = norm_vjp,
+    .batch = lt_batch_dims,
     .saves = LT_IN(0) | LT_OUT(0),
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {p = 3, dim = {1, 3}, keepdim = true}",
                "positive(3, 4), {p = 1, dim = 2}", "positive(3, 4), {p = 0.5, dim = 1}",

@@ -1,6 +1,6 @@
 /* Ops that look at the same memory through other sizes and strides: nothing is copied. */
 #include "ops/family.h"
-#include "tape/vjp.h"
+#include "tape/vmap.h"
 
 #include <string.h>
 
@@ -64,6 +64,8 @@ const lt_op lt_op_reshape = {
     .infer = reshape_infer,
     .forward = reshape_forward,
     .vjp = reshape_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .view = true,
     .sample = {"normal(3, 4), {2, 6}", "normal(2, 3, 4), {-1, 4}", "normal(1), {}"},
 };
@@ -103,6 +105,19 @@ static lt_status expand_forward(lt_call *c) {
 
 static void expand_vjp(lt_vjp *v) { lt_give(v, 0, v->dy[0]); }
 
+/* The sample's dimensions stand at the end of the result's. */
+static void expand_batch(lt_batch *b) {
+  const lt_shape *x = &b->in[0]->shape, *y = &b->result[0].shape;
+  lt_shape aligned = {.ndim = y->ndim + 1};
+  aligned.size[0] = b->size;
+  for (int d = 0; d < y->ndim && d + 1 < LT_MAX_RANK; d++) {
+    int own = d - (y->ndim - x->ndim);
+    aligned.size[d + 1] = own < 0 ? 1 : x->size[own];
+  }
+  lt_shape all = lt_batch_shape(b, y);
+  lt_batch_give(b, lt_expand_to(b->s, lt_reshape_to(b->s, b->over[0], &aligned), &all));
+}
+
 const lt_op lt_op_expand = {
     .name = "expand",
     .doc = "x seen in a larger shape: dimensions of size 1 are repeated, new ones come in front; "
@@ -112,6 +127,8 @@ const lt_op lt_op_expand = {
     .infer = expand_infer,
     .forward = expand_forward,
     .vjp = expand_vjp,
+    .linear = true,
+    .batch = expand_batch,
     .view = true,
     .sample = {"normal(3, 1), {3, 4}", "normal(4), {2, 3, -1}"},
 };
@@ -169,6 +186,17 @@ static void permute_vjp(lt_vjp *v) {
   lt_give(v, 0, lt_do1(v->s, v->op, &attrs, v->dy[0]));
 }
 
+static void permute_batch(lt_batch *b) {
+  int n;
+  const int64_t *dims = lt_get_list(b->attrs, b->op, 0, &n);
+  int64_t all[LT_MAX_RANK] = {0};
+  for (int d = 0; d < n && d + 1 < LT_MAX_RANK; d++)
+    all[d + 1] = dims[d] < 0 ? dims[d] : dims[d] + 1;
+  lt_attrs attrs = *b->attrs;
+  lt_attrs_set_list(&attrs, b->op, 0, n + 1, all);
+  lt_batch_run(b, &attrs, b->over);
+}
+
 const lt_op lt_op_permute = {
     .name = "permute",
     .doc = "x with its dimensions in another order: dimension i of the result is dimension "
@@ -178,6 +206,8 @@ const lt_op lt_op_permute = {
     .infer = permute_infer,
     .forward = permute_forward,
     .vjp = permute_vjp,
+    .linear = true,
+    .batch = permute_batch,
     .view = true,
     .sample = {"normal(2, 3, 4), {3, 1, 2}", "normal(2, 3), {-1, 1}"},
 };
@@ -224,6 +254,8 @@ const lt_op lt_op_transpose = {
     .infer = transpose_infer,
     .forward = transpose_forward,
     .vjp = transpose_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .view = true,
     .sample = {"normal(2, 3, 4), 1, 3", "normal(2, 3)"},
 };
@@ -277,6 +309,8 @@ const lt_op lt_op_squeeze = {
     .infer = squeeze_infer,
     .forward = squeeze_forward,
     .vjp = reshape_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .view = true,
     .sample = {"normal(1, 3, 1)", "normal(1, 3, 1), 1", "normal(2, 3), 2"},
 };
@@ -318,6 +352,8 @@ const lt_op lt_op_unsqueeze = {
     .infer = unsqueeze_infer,
     .forward = unsqueeze_forward,
     .vjp = reshape_vjp,
+    .linear = true,
+    .batch = lt_batch_dims,
     .view = true,
     .sample = {"normal(3, 4), 2", "normal(3), -1"},
 };

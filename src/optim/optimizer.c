@@ -1,6 +1,7 @@
 /* The driver of a step: checks everything, then walks all variables as one list of chunks. */
 #include "optim/optimizer.h"
 #include "core/context.h"
+#include "core/rows.h"
 #include "kernels/parallel.h"
 #include "kernels/reduce.h"
 #include "tape/assign.h"
@@ -15,8 +16,9 @@
 /* Elements of a variable that one task moves; those that are copied to look at their step. */
 enum { CHUNK = 1 << 14, TILE = 512 };
 
-extern const lt_rule lt_rule_adam, lt_rule_adamw, lt_rule_sgd;
-const lt_rule *const lt_rules[] = {&lt_rule_adam, &lt_rule_adamw, &lt_rule_sgd, NULL};
+extern const lt_rule lt_rule_adam, lt_rule_adamw, lt_rule_sgd, lt_rule_rmsprop, lt_rule_adagrad;
+const lt_rule *const lt_rules[] = {&lt_rule_adam,    &lt_rule_adamw,   &lt_rule_sgd,
+                                   &lt_rule_rmsprop, &lt_rule_adagrad, NULL};
 
 /* ---- Denormals ------------------------------------------------------------------------------- */
 
@@ -137,8 +139,10 @@ lt_status lt_optimizer_add(lt_optimizer *o, lt_tensor *p, int32_t group, const c
 lt_status lt_slot_state(lt_optimizer *o, lt_slot *s, int i) {
   if (s->state[i]) return LT_OK;
   LT_TRY(lt_tensor_new(o->ctx, o->rule->name, (lt_dtype)s->p->dtype, &s->p->shape, &s->state[i]));
+  double first = i == 0 && o->rule->start ? o->rule->start(o->group[s->group]) : 0;
   int64_t bytes = s->p->numel * lt_dtype_size((lt_dtype)s->p->dtype);
-  if (bytes > 0) memset(s->state[i]->data, 0, (size_t)bytes);
+  if (first == 0 && bytes > 0) memset(s->state[i]->data, 0, (size_t)bytes);
+  for (int64_t j = 0; first != 0 && j < s->p->numel; j++) lt_tensor_write(s->state[i], j, first);
   return LT_OK;
 }
 
@@ -171,6 +175,7 @@ lt_status lt_optimizer_give(lt_optimizer *o, int64_t slot, lt_tensor *g) {
                    lt_slot_text(s, text), lt_dtype_name((lt_dtype)g->dtype),
                    lt_dtype_name((lt_dtype)p->dtype));
   }
+  if (!g->rows) LT_TRY(lt_check_plain(g, "apply_gradients", "a gradient"));
   LT_TRY(lt_assign_begin(o->ctx, p, "apply_gradients"));
   s->g = lt_tensor_retain(g);
   o->active[o->actives++] = slot;
@@ -189,16 +194,41 @@ static void clip_values(lt_tensor *g, double bound) {
   }
 }
 
-/* The gradient as the loop wants it: contiguous, not in the variable's own memory, clipped. */
-static lt_status settle_gradient(lt_optimizer *o, lt_slot *s) {
-  if (s->g->contiguous && s->g->block != s->p->block && o->clip_value == 0) return LT_OK;
-  lt_tensor *own;
-  LT_TRY(lt_tensor_new(o->ctx, "apply_gradients", (lt_dtype)s->g->dtype, &s->g->shape, &own));
-  lt_status status = lt_tensor_copy(own, s->g);
-  if (status == LT_OK && o->clip_value != 0) clip_values(own, o->clip_value);
+/* What is in memory of a gradient: of a sparse one, its rows. */
+static const lt_tensor *elements_of(const lt_tensor *g) { return g->rows ? g->rows->values : g; }
+
+static void replace_gradient(lt_slot *s, lt_tensor *own) {
   lt_tensor_release(s->g);
   s->g = own;
+}
+
+/* The gradient as the loop wants it: its rows each once and ascending, contiguous, not in the
+ * variable's own memory, clipped. */
+static lt_status settle_gradient(lt_optimizer *o, lt_slot *s) {
+  lt_tensor *own, *sparse;
+  if (s->g->rows) {
+    LT_TRY(lt_rows_coalesce(s->g, &own));
+    replace_gradient(s, own);
+  }
+  const lt_tensor *g = elements_of(s->g);
+  if (g->contiguous && g->block != s->p->block && o->clip_value == 0) return LT_OK;
+  LT_TRY(lt_tensor_new(o->ctx, "apply_gradients", (lt_dtype)g->dtype, &g->shape, &own));
+  lt_status status = lt_tensor_copy(own, g);
+  if (status == LT_OK && o->clip_value != 0) clip_values(own, o->clip_value);
+  if (status == LT_OK && s->g->rows) {
+    status = lt_rows_with(s->g, own, &sparse);
+    if (status == LT_OK) replace_gradient(s, sparse);
+  } else if (status == LT_OK) {
+    replace_gradient(s, lt_tensor_retain(own));
+  }
+  lt_tensor_release(own);
   return status;
+}
+
+/* Elements of the gradient that one task moves: of a sparse one, whole rows. */
+static int64_t chunk_of(const lt_tensor *g) {
+  int64_t width = g->rows ? g->shape.size[1] : 1;
+  return width < 2 ? CHUNK : width < CHUNK ? CHUNK / width * width : width;
 }
 
 /* All that can fail, before anything moves. Counts the chunks. */
@@ -209,9 +239,10 @@ static lt_status settle(lt_optimizer *o, int64_t *chunks, int64_t *elements) {
     const lt_step *step = o->rule->step(o->group[s->group]);
     LT_TRY(settle_gradient(o, s));
     for (int j = 0; j < step->states; j++) LT_TRY(lt_slot_state(o, s, j));
+    int64_t n = elements_of(s->g)->numel, most = chunk_of(s->g);
     s->first = *chunks;
-    *chunks += (s->p->numel + CHUNK - 1) / CHUNK;
-    *elements += s->p->numel;
+    *chunks += (n + most - 1) / most;
+    *elements += n;
   }
   if (*chunks > o->sums_capacity) {
     double *sums = realloc(o->sums, (size_t)*chunks * sizeof *sums);
@@ -224,7 +255,7 @@ static lt_status settle(lt_optimizer *o, int64_t *chunks, int64_t *elements) {
 
 /* ---- The passes ------------------------------------------------------------------------------ */
 
-/* A chunk: elements at..at+n-1 of a slot's variable. */
+/* A chunk: elements at..at+n-1 of a slot's gradient. */
 typedef struct chunk {
   const lt_optimizer *o;
   const lt_slot *s;
@@ -251,31 +282,48 @@ static void each_chunk(const lt_optimizer *o, int64_t first, int64_t last,
   for (int64_t number = first; number < last; number++) {
     while (i + 1 < o->actives && o->slot[o->active[i + 1]].first <= number) i++;
     const lt_slot *s = &o->slot[o->active[i]];
-    int64_t at = (number - s->first) * CHUNK, left = s->p->numel - at;
+    int64_t most = chunk_of(s->g), at = (number - s->first) * most;
+    int64_t left = elements_of(s->g)->numel - at;
     work(&(chunk){.o = o,
                   .s = s,
                   .type = (lt_dtype)s->p->dtype,
                   .number = number,
                   .at = at,
-                  .n = left < CHUNK ? left : CHUNK});
+                  .n = left < most ? left : most});
   }
 }
 
 static void measure(const chunk *c) {
-  const char *g = c->s->g->data + c->at * lt_dtype_size(c->type);
+  const char *g = elements_of(c->s->g)->data + c->at * lt_dtype_size(c->type);
   c->o->sums[c->number] = squares(c->o->ctx->simd, c->type, c->n, g);
+}
+
+/* How many of the gradient's elements from..end-1 belong to neighbours in the variable, from the
+ * first one on; *at is where that lies there. */
+static int64_t run_at(const lt_tensor *g, int64_t from, int64_t end, int64_t *at) {
+  *at = from;
+  if (!g->rows) return end - from;
+  const int64_t *row = (const int64_t *)(const void *)g->rows->indices->data;
+  int64_t width = g->shape.size[1], k = from / width, last = end / width, n = 1;
+  while (k + n < last && row[k + n] == row[k] + n) n++;
+  *at = (row[k] - 1) * width;
+  return n * width;
 }
 
 static void move(const chunk *c) {
   const lt_slot *s = c->s;
-  int64_t offset = c->at * lt_dtype_size(c->type);
-  void *state[LT_RULE_STATES] = {NULL};
-  for (int j = 0; j < LT_RULE_STATES; j++) {
-    if (s->state[j]) state[j] = s->state[j]->data + offset;
-  }
   const lt_step *step = c->o->rule->step(c->o->group[s->group]);
-  step->tile[c->o->ctx->simd][c->type](c->n, s->p->data + offset, s->g->data + offset, state[0],
-                                       state[1], state[2], s->k);
+  const char *g = elements_of(s->g)->data;
+  int64_t size = lt_dtype_size(c->type), at, n, end = c->at + c->n;
+  for (int64_t from = c->at; from < end; from += n) {
+    n = run_at(s->g, from, end, &at);
+    void *state[LT_RULE_STATES] = {NULL};
+    for (int j = 0; j < LT_RULE_STATES; j++) {
+      if (s->state[j]) state[j] = s->state[j]->data + at * size;
+    }
+    step->tile[c->o->ctx->simd][c->type](n, s->p->data + at * size, g + from * size, state[0],
+                                         state[1], state[2], s->k);
+  }
 }
 
 static void measure_task(void *argument, int64_t first, int64_t last) {
@@ -312,7 +360,8 @@ static int64_t find_nonfinite(const lt_optimizer *o, int64_t *count) {
     const lt_slot *s = &o->slot[o->active[i]];
     if (isfinite(s->squares)) continue;
     *count = 0;
-    for (int64_t e = 0; e < s->g->numel; e++) *count += !isfinite(lt_tensor_read(s->g, e));
+    const lt_tensor *g = elements_of(s->g);
+    for (int64_t e = 0; e < g->numel; e++) *count += !isfinite(lt_tensor_read(g, e));
     if (*count > 0) return o->active[i];
   }
   return -1;
@@ -391,11 +440,39 @@ static void subtract(lt_dtype type, int64_t n, void *restrict to, const void *re
   for (int64_t i = 0; i < n && type == LT_FLOAT64; i++) b[i] = d[i] - b[i];
 }
 
+/* The squared norm of what the step does to n elements of the variable, from `at` on; g: of its
+ * gradient. */
+static double moved_squares(const lt_optimizer *o, const lt_slot *s, const double *k, int64_t at,
+                            int64_t n, const char *g) {
+  _Alignas(64) char room[1 + LT_RULE_STATES][TILE * sizeof(double)];
+  lt_dtype type = (lt_dtype)s->p->dtype;
+  const lt_step *step = o->rule->step(o->group[s->group]);
+  int64_t size = lt_dtype_size(type), most;
+  double moved = 0;
+  for (int64_t end = at + n; at < end; at += most, g += most * size) {
+    most = end - at < TILE ? end - at : TILE;
+    size_t bytes = (size_t)(most * size);
+    const char *p = s->p->data + at * size;
+    memcpy(room[0], p, bytes);
+    for (int j = 0; j < step->states; j++)
+      memcpy(room[1 + j], s->state[j]->data + at * size, bytes);
+    step->tile[o->ctx->simd][type](most, room[0], g, room[1], room[2], room[3], k);
+    subtract(type, most, room[0], p);
+    moved += squares(o->ctx->simd, type, most, room[0]);
+  }
+  return moved;
+}
+
+/* The gradient as settle_gradient leaves it, but not clipped. */
+static lt_status readable(lt_tensor *gradient, lt_tensor **g) {
+  if (gradient->rows) return lt_rows_coalesce(gradient, g);
+  LT_TRY(lt_check_plain(gradient, "optim", "the gradient"));
+  return lt_tensor_contiguous(gradient, g);
+}
+
 lt_status lt_slot_moved(const lt_optimizer *o, const lt_slot *s, lt_tensor *gradient,
                         double *update, double *weight) {
-  _Alignas(64) char room[2 + LT_RULE_STATES][TILE * sizeof(double)];
   lt_dtype type = (lt_dtype)s->p->dtype;
-  lt_simd simd = o->ctx->simd;
   const lt_step *step = o->rule->step(o->group[s->group]);
   double k[LT_RULE_NUMBERS], moved = 0, own = 0;
   *update = *weight = NAN;
@@ -404,25 +481,22 @@ lt_status lt_slot_moved(const lt_optimizer *o, const lt_slot *s, lt_tensor *grad
     if (!s->state[j]) return LT_OK;
   }
   lt_tensor *g;
-  LT_TRY(lt_tensor_contiguous(gradient, &g));
+  LT_TRY(readable(gradient, &g));
   memcpy(k, s->k, sizeof k);
   if (o->rule->hold) o->rule->hold(k);
   uint64_t mode = flush_denormals();
+  const lt_tensor *elements = elements_of(g);
+  for (int64_t from = 0, n, at; from < elements->numel; from += n) {
+    n = run_at(g, from, elements->numel, &at);
+    moved += moved_squares(o, s, k, at, n, elements->data + from * lt_dtype_size(type));
+  }
   for (int64_t at = 0; at < s->p->numel; at += TILE) {
     int64_t n = s->p->numel - at < TILE ? s->p->numel - at : TILE;
-    int64_t offset = at * lt_dtype_size(type);
-    size_t bytes = (size_t)(n * lt_dtype_size(type));
-    const char *p = s->p->data + offset;
-    memcpy(room[0], p, bytes);
-    for (int j = 0; j < step->states; j++) memcpy(room[1 + j], s->state[j]->data + offset, bytes);
-    step->tile[simd][type](n, room[0], g->data + offset, room[1], room[2], room[3], k);
-    own += squares(simd, type, n, p);
-    subtract(type, n, room[0], p);
-    moved += squares(simd, type, n, room[0]);
+    own += squares(o->ctx->simd, type, n, s->p->data + at * lt_dtype_size(type));
   }
   restore_denormals(mode);
-  lt_tensor_release(g);
   *update = sqrt(moved);
   *weight = sqrt(own);
+  lt_tensor_release(g);
   return LT_OK;
 }

@@ -15,7 +15,7 @@ typedef struct lt_slot {
   int32_t group;
   bool told; /* that it had no gradient */
   /* during a step */
-  lt_tensor *g;              /* the gradient given, then contiguous */
+  lt_tensor *g;              /* the gradient given, then contiguous; sparse ones: coalesced */
   int64_t first;             /* number of its first chunk */
   double squares;            /* the gradient's, summed */
   double k[LT_RULE_NUMBERS]; /* factors; those of the last step stay */
@@ -59,7 +59,8 @@ lt_status lt_optimizer_give(lt_optimizer *o, int64_t slot, lt_tensor *gradient);
  * once, after one pass over the gradients that looks for NaN and Inf. If there are any, nothing
  * moves, *bad is their slot and *bad_count their number; otherwise *bad is -1. While it runs,
  * denormal numbers count as zero: they would make it many times slower, and moments decay into
- * them. Same bits for any number of threads. */
+ * them. Same bits for any number of threads. A sparse gradient (core/rows.h) moves its rows only:
+ * the others, and their states, are neither read nor written. */
 lt_status lt_optimizer_run(lt_optimizer *o, int64_t *bad, int64_t *bad_count);
 
 /* By how much the last step moved the slot's variable, which was given `gradient`: the norm of

@@ -48,6 +48,8 @@ typedef struct lt_rule {
   /* Changes the factors so that the states stay and p moves as in the step that made them; NULL
    * for rules without states. */
   void (*hold)(double *k);
+  /* What the elements of the first state are before the first step; NULL for 0. */
+  double (*start)(const double *o);
   /* What is wrong with the options together; NULL for nothing. */
   const char *(*check)(const double *o);
 } lt_rule;

@@ -4,6 +4,7 @@
 #include "tape/tape.h"
 
 lt_status lt_assign_begin(lt_context *ctx, const lt_tensor *t, const char *op) {
+  LT_TRY(lt_check_plain(t, op, "x"));
   if (lt_tensor_repeats(t)) {
     char shape[LT_SHAPE_TEXT];
     return lt_fail(ctx,

@@ -1,5 +1,5 @@
-/* Forward mode: a tape that keeps no nodes but carries tangents along, TensorFlow's
- * ForwardAccumulator. A tangent lives as long as the value it belongs to. */
+/* Forward mode: a tape that keeps no nodes but carries tangents along, as TensorFlow's
+ * ForwardAccumulator does. A tangent lives as long as the value it belongs to. */
 #ifndef LT_TAPE_FORWARD_H
 #define LT_TAPE_FORWARD_H
 
@@ -18,5 +18,11 @@ typedef struct lt_jvp {
   lt_tensor **dx; /* tangent of each input; NULL: it does not change */
   lt_tensor **dy; /* to be filled, owned by the scope: tangent of each output, NULL for none */
 } lt_jvp;
+
+lt_status lt_forward_new(lt_context *ctx, lt_tape **tape);
+/* Says along which direction x changes; of x's shape and type. */
+lt_status lt_forward_watch(lt_tape *tape, lt_tensor *x, lt_tensor *tangent);
+/* The tangents of a call's outputs, from those of its inputs; called when it is recorded. */
+lt_status lt_forward_step(lt_tape *tape, const lt_call *c, lt_node *n);
 
 #endif

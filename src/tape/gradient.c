@@ -1,5 +1,6 @@
 /* The backward walk: a loop over the tape's nodes, from the last to the first. One table says
  * which values lie on a path from a source (only they get gradients) and what has arrived. */
+#include "core/rows.h"
 #include "ops/ops.h"
 #include "tape/tape.h"
 #include "tape/vjp.h"
@@ -73,7 +74,7 @@ static lt_status arrive(table *t, uint64_t id, lt_tensor *gradient) {
   }
   lt_scope s;
   lt_scope_open(&s, t->ctx);
-  lt_tensor *sum = lt_add(&s, c->gradient, gradient);
+  lt_tensor *sum = lt_accumulate(&s, c->gradient, gradient);
   if (sum) {
     lt_tensor_release(c->gradient);
     c->gradient = lt_tensor_retain(sum);
@@ -154,14 +155,14 @@ static lt_status step_back(table *t, lt_node *n) {
               .out = room + 2 * n->inputs,
               .dy = room + 2 * n->inputs + n->outputs};
   for (int i = 0; i < n->inputs; i++) {
-    v.in[i] = lt_node_in(n, i)->saved;
+    v.in[i] = lt_node_read(n, i);
     v.dx[i] = NULL;
     need[i] = has(t, lt_node_in(n, i)->id) && lt_dtype_is_float((lt_dtype)lt_node_in(n, i)->dtype);
   }
   for (int i = 0; i < n->outputs; i++) {
     lt_edge *e = lt_node_out(n, i);
     v.out[i] = e->saved;
-    v.dy[i] = find(t, e->id)->gradient;
+    v.dy[i] = lt_dense(&s, find(t, e->id)->gradient);
     if (!v.dy[i] && lt_dtype_is_float((lt_dtype)e->dtype)) {
       lt_spec spec = lt_edge_spec(n, e);
       v.dy[i] = lt_full_like(&s, &spec, 0);
@@ -234,15 +235,28 @@ static lt_status check_seeds(lt_context *ctx, int targets, lt_tensor *const *tar
   return LT_OK;
 }
 
+/* Does nobody else hold, or see, this memory? */
+static bool is_own(const lt_tensor *g) {
+  if (g->rows) g = g->rows->values;
+  return g->refs == 1 && g->block->refs == 1 && !lt_tensor_repeats(g);
+}
+
+static lt_tensor *copy(lt_scope *s, lt_tensor *g) {
+  if (!g->rows) return lt_do1(s, &lt_op_clone, NULL, g);
+  lt_tensor *values = lt_do1(s, &lt_op_clone, NULL, g->rows->values);
+  if (values) s->status = lt_rows_with(g, values, &g);
+  return s->status == LT_OK ? lt_keep(s, g) : NULL;
+}
+
 /* Gradients become memory of their own: written in place, one must not change another, nor a
  * seed. */
 static lt_status separate(lt_context *ctx, int sources, lt_tensor **gradients) {
   for (int i = 0; i < sources; i++) {
     lt_tensor *g = gradients[i];
-    if (!g || (g->refs == 1 && g->block->refs == 1 && !lt_tensor_repeats(g))) continue;
+    if (!g || (g->refs == 1 && is_own(g))) continue;
     lt_scope s;
     lt_scope_open(&s, ctx);
-    lt_tensor *own = lt_do1(&s, &lt_op_clone, NULL, g);
+    lt_tensor *own = copy(&s, g);
     if (own) {
       lt_tensor_release(g);
       gradients[i] = lt_tensor_retain(own);
@@ -264,7 +278,8 @@ lt_status lt_tape_gradient(lt_tape *tape, int targets, lt_tensor *const *target,
   open_table(&t, ctx);
   tape->refs++;
   tape->walking = true;
-  if (!tape->persistent) lt_tape_consume(tape);
+  bool last = !tape->persistent && !tape->held;
+  if (last) lt_tape_consume(tape);
   lt_site outer_site = ctx->site;
   bool outer_has_site = ctx->has_site;
   ctx->has_site = true; /* backward operations belong to the line of their forward ones */
@@ -282,7 +297,7 @@ lt_status lt_tape_gradient(lt_tape *tape, int targets, lt_tensor *const *target,
   ctx->site = outer_site;
   ctx->has_site = outer_has_site;
   tape->walking = false;
-  if (!tape->persistent || tape->closed) lt_tape_spend(tape);
+  if (last || tape->closed) lt_tape_spend(tape);
   lt_tape_release(tape);
   return status;
 }

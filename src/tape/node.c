@@ -1,5 +1,7 @@
 /* Nodes and the history of the last ones. */
 #include "tape/node.h"
+#include "tape/forward.h"
+#include "tape/note.h"
 #include "tape/tape.h"
 
 #include <stdlib.h>
@@ -168,14 +170,24 @@ static void fill_edge(lt_edge *e, lt_tensor *t, bool save, lt_node *n, int64_t *
   n->sizes += t->shape.ndim;
 }
 
-/* Is input i read by the gradient rule, for the tapes that record? */
+/* Does the gradient rule read input i? */
+static bool reads_input(const lt_op *op, int i) {
+  int last = lt_op_inputs(op) - 1; /* of which a list's tensors all are */
+  return last >= 0 && op->saves & LT_IN(i < last ? i : last);
+}
+
+lt_tensor *lt_node_read(lt_node *n, int i) {
+  return reads_input(n->op, i) ? lt_node_in(n, i)->saved : NULL;
+}
+
+/* Is input i to be kept for the tapes that record? */
 static bool saves_input(const lt_call *c, uint64_t tapes, int i) {
-  int last = lt_op_inputs(c->op) - 1; /* of which a list's tensors all are */
-  if (!(c->op->saves & LT_IN(i < last ? i : last))) return false;
-  if (!c->op->crosswise) return true;
+  bool reads = reads_input(c->op, i);
+  if (reads && !c->op->crosswise) return true;
   for (uint64_t left = tapes; left; left &= left - 1) {
     const lt_tape *tape = c->ctx->tapes[__builtin_ctzll(left)];
-    for (int k = 0; k < c->inputs; k++) {
+    if (tape->keep_inputs) return true;
+    for (int k = 0; reads && k < c->inputs; k++) {
       if (k != i && c->in[k] && lt_tape_connects(tape, c->in[k])) return true;
     }
   }
@@ -221,10 +233,22 @@ static lt_status new_node(lt_call *c, lt_reason reason, uint64_t tapes, lt_node 
   return LT_OK;
 }
 
+/* The oldest of the tapes first: tangents of later ones have tangents of their own on it. */
+static lt_status carry_tangents(const lt_call *c, lt_node *n, uint64_t *tapes) {
+  int oldest = __builtin_ctzll(*tapes);
+  for (uint64_t left = *tapes; left; left &= left - 1) {
+    int slot = __builtin_ctzll(left);
+    if (c->ctx->tapes[slot]->number < c->ctx->tapes[oldest]->number) oldest = slot;
+  }
+  *tapes &= ~((uint64_t)1 << oldest);
+  return lt_forward_step(c->ctx->tapes[oldest], c, n);
+}
+
 lt_status lt_record(lt_call *c, const lt_closure *closure) {
   lt_context *ctx = c->ctx;
   lt_reason reason;
-  uint64_t tapes = listeners(c, c->op->vjp || closure, &reason);
+  if (ctx->noting) LT_TRY(lt_note(ctx->noting, c));
+  uint64_t tapes = listeners(c, c->op->vjp || c->op->jvp || closure, &reason);
   lt_node *n = NULL;
   lt_status status = new_node(c, reason, tapes, &n);
   if (closure && (status != LT_OK || !tapes)) closure->release(closure->userdata);
@@ -233,18 +257,24 @@ lt_status lt_record(lt_call *c, const lt_closure *closure) {
   n->tapes = tapes;
   if (closure && tapes) n->closure = *closure;
   status = history_add(ctx, n);
+  uint64_t forward = 0;
   for (uint64_t left = tapes; left && status == LT_OK; left &= left - 1) {
     lt_tape *tape = ctx->tapes[__builtin_ctzll(left)];
+    if (tape->forward) {
+      forward |= left & -left;
+      continue;
+    }
     for (int i = 0; i < c->inputs && status == LT_OK; i++) {
       if (c->in[i] && c->in[i]->variable) status = lt_tape_note_variable(tape, c->in[i]);
     }
     if (status == LT_OK) status = lt_tape_append(tape, n);
     if (status == LT_OK) n->holders++;
   }
-  if (status != LT_OK && n->holders == 0) drop_values(n); /* the history needs none */
   for (int i = 0; i < c->outputs; i++) {
     if (lt_dtype_is_float((lt_dtype)c->out[i]->dtype)) c->out[i]->tapes = tapes;
   }
+  while (forward && status == LT_OK) status = carry_tangents(c, n, &forward);
+  if (tapes && n->holders == 0) drop_values(n); /* the history needs none */
   lt_node_release(ctx, n);
   return status;
 }

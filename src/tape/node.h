@@ -49,6 +49,8 @@ typedef struct lt_node {
 
 static inline lt_edge *lt_node_in(lt_node *n, int i) { return &n->edge[i]; }
 static inline lt_edge *lt_node_out(lt_node *n, int i) { return &n->edge[n->inputs + i]; }
+/* Input i, if it is saved and the gradient rule reads it. */
+lt_tensor *lt_node_read(lt_node *n, int i);
 lt_spec lt_edge_spec(const lt_node *n, const lt_edge *e);
 void lt_node_attrs(const lt_node *n, lt_attrs *attrs);
 

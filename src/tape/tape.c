@@ -56,6 +56,8 @@ lt_status lt_tape_new(lt_context *ctx, bool persistent, bool watch_variables, lt
   t->persistent = persistent;
   t->watch_variables = watch_variables;
   t->listening = true;
+  t->number = ctx->next_number++;
+  t->depth = ctx->vmaps;
   t->opened_id = t->first_id = ctx->next_id;
   t->opened = lt_current_site(ctx);
   uint64_t bit = (uint64_t)1 << t->slot;

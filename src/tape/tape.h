@@ -18,10 +18,15 @@ void lt_ids_clear(lt_ids *set);
 typedef struct lt_tape {
   lt_context *ctx;
   int32_t refs;
-  int slot; /* among the context's open tapes; -1 once closed */
+  int slot;        /* among the context's open tapes; -1 once closed */
+  uint64_t number; /* grows with each tape opened */
+  int depth;       /* vmap calls that ran when it was opened */
+  bool forward;    /* carries tangents along instead of keeping nodes */
   bool persistent, watch_variables, listening, walking;
-  bool consumed; /* by its first gradient */
-  bool spent;    /* the recorded values are gone */
+  bool keep_inputs; /* all of them, so that ops can run again */
+  bool held;        /* several walks make one gradient: none of them uses it up */
+  bool consumed;    /* by its first gradient */
+  bool spent;       /* the recorded values are gone */
   bool closed;
   uint64_t opened_id; /* values with smaller ids are older than the tape ... */
   uint64_t first_id;  /* ... or older than its last reset */

@@ -1,5 +1,6 @@
 /* The scope of a gradient rule, and the ops that rules are written with. */
 #include "tape/vjp.h"
+#include "core/rows.h"
 #include "ops/ops.h"
 
 #include <stdlib.h>
@@ -149,11 +150,24 @@ lt_spec lt_output_spec(const lt_vjp *v, int i) {
   return lt_edge_spec(v->node, lt_node_out(v->node, i));
 }
 
+lt_tensor *lt_dense(lt_scope *s, lt_tensor *g) {
+  if (!g || !g->rows || s->status != LT_OK) return g;
+  s->status = lt_rows_to_dense(g, &g);
+  return s->status == LT_OK ? lt_keep(s, g) : NULL;
+}
+
+lt_tensor *lt_accumulate(lt_scope *s, lt_tensor *a, lt_tensor *b) {
+  if (!a || !b || !a->rows || !b->rows) return lt_add(s, lt_dense(s, a), lt_dense(s, b));
+  if (s->status == LT_OK) s->status = lt_rows_join(a, b, &a);
+  return s->status == LT_OK ? lt_keep(s, a) : NULL;
+}
+
 void lt_give(lt_vjp *v, int i, lt_tensor *gradient) {
   if (!gradient || v->s->status != LT_OK) return;
   lt_spec spec = lt_input_spec(v, i);
-  gradient = lt_to_dtype(v->s, lt_sum_to(v->s, gradient, &spec.shape), spec.dtype);
-  if (gradient && v->dx[i]) gradient = lt_add(v->s, v->dx[i], gradient);
+  if (!v->whole) gradient = lt_sum_to(v->s, gradient, &spec.shape);
+  gradient = lt_to_dtype(v->s, gradient, spec.dtype);
+  if (gradient && v->dx[i]) gradient = lt_accumulate(v->s, v->dx[i], gradient);
   if (!gradient) return;
   lt_tensor_release(v->dx[i]);
   v->dx[i] = lt_tensor_retain(gradient);

@@ -32,11 +32,18 @@ typedef struct lt_vjp {
   lt_tensor **dy;  /* gradient of each output; NULL: none arrived */
   bool *need;      /* is the gradient of this input asked for? */
   lt_tensor **dx;  /* results: references owned by the walk */
+  bool whole;      /* gradients stay in the output's shape (forward mode) */
 } lt_vjp;
 
 /* Gives the gradient of input i: summed over broadcast dimensions and converted to the input's
  * type. NULL gives nothing. Calling twice adds. */
 void lt_give(lt_vjp *v, int i, lt_tensor *gradient);
+
+/* Sparse gradients (core/rows.h) live from the rule that makes them to their source: there they are
+ * joined, and every rule that would pass one on gets it dense. */
+lt_tensor *lt_dense(lt_scope *s, lt_tensor *gradient);
+/* a + b; sparse if both are. */
+lt_tensor *lt_accumulate(lt_scope *s, lt_tensor *a, lt_tensor *b);
 
 /* Shape and type of an input or output, saved or not. */
 lt_spec lt_input_spec(const lt_vjp *v, int i);

@@ -5,6 +5,7 @@ local arguments = core.import "luatape.arguments"
 local is_tensor = lt.is_tensor
 
 local fail, check_options = arguments.fail, arguments.options
+local shape_text = arguments.shape_text
 
 --- Fields that may hold parameters or modules, in the order of assignment; and which are buffers.
 --- Kept apart so that a module's table has nothing but its own fields.
@@ -247,7 +248,6 @@ function Module:state_dict(options)
   return state
 end
 
-local function shape_text(t) return #t.shape > 0 and table.concat(t.shape, "x") or "0-d" end
 
 --- Copies values into the parameters and buffers of the same names. All are checked before any
 --- changes.

@@ -1,4 +1,5 @@
---- Clipping of gradients, by TensorFlow's and PyTorch's formulas, out of differentiable ops.
+--- Clipping of gradients, by TensorFlow's and PyTorch's formulas, out of differentiable ops. Sparse
+--- gradients are coalesced, and stay sparse: what is done to zeros leaves zeros.
 local lt, core = ...
 local fail = core.import("luatape.arguments").fail
 local is_tensor = lt.is_tensor
@@ -24,6 +25,20 @@ local function map(op, value, f)
   return result
 end
 
+--- What counts of a gradient: of a sparse one, its rows, each once, or a zero.
+local function values_of(t)
+  if not t.is_sparse then return t end
+  local values = t:coalesce():values()
+  return values:numel() > 0 and values or lt.zeros({ 1 }, { dtype = t.dtype })
+end
+
+--- f(t), or t with f of its rows.
+local function change(t, f)
+  if not t.is_sparse then return (f(t)) end
+  t = t:coalesce()
+  return (core.with_values(t, (f(t:values()))))
+end
+
 --- The tensors of a nested table.
 local function flatten(op, value)
   local list = {}
@@ -35,7 +50,14 @@ local function flatten(op, value)
   return list
 end
 
---- Each element kept within low and high; one number c means -c and c.
+--- All tensors times a 0-d tensor.
+local function scale(op, list, factor)
+  local function times(x) return (x * factor) end
+  return (map(op, list, function(t) return (change(t, times)) end))
+end
+
+--- Each element kept within low and high; one number c means -c and c. The bounds of a sparse
+--- gradient must hold 0.
 ---@param t luatape.tensor|table a tensor, or nested tables of them, where false stays
 ---@param low number
 ---@param high number?
@@ -48,7 +70,13 @@ function clip.clip_by_value(t, low, high)
   if math.type(low) == nil or math.type(high) == nil or low > high then
     fail("clip_by_value: %s and %s are no bounds", tostring(low), tostring(high))
   end
-  return (map("clip_by_value", t, function(x) return (x:clamp { min = low, max = high }) end))
+  local function clamp(x) return (x:clamp { min = low, max = high }) end
+  return (map("clip_by_value", t, function(x)
+    if x.is_sparse and (low > 0 or high < 0) then
+      fail("clip_by_value: bounds %g and %g leave no zeros in a sparse gradient", low, high)
+    end
+    return (change(x, clamp))
+  end))
 end
 
 --- t * clip_norm / max(clip_norm, |t|), for each tensor apart (TensorFlow).
@@ -59,10 +87,11 @@ end
 function clip.clip_by_norm(t, clip_norm, options)
   check_bound("clip_by_norm", "clip_norm", clip_norm)
   local dim = options and options.dim
-  return (map("clip_by_norm", t, function(x)
+  local function clipped(x)
     local norm = dim and x:norm { dim = dim, keepdim = true } or x:norm()
     return (x * (clip_norm / norm:clamp { min = clip_norm }))
-  end))
+  end
+  return (map("clip_by_norm", t, function(x) return (change(x, clipped)) end))
 end
 
 --- The root of the sum of the squares of all elements of all tensors.
@@ -70,7 +99,7 @@ end
 ---@return luatape.tensor
 function clip.global_norm(list)
   local norms = {}
-  for i, t in ipairs(flatten("global_norm", list)) do norms[i] = t:norm() end
+  for i, t in ipairs(flatten("global_norm", list)) do norms[i] = values_of(t):norm() end
   return (lt.stack(norms):norm())
 end
 
@@ -85,7 +114,7 @@ function clip.clip_by_global_norm(list, clip_norm, use_norm)
   check_bound("clip_by_global_norm", "clip_norm", clip_norm)
   local norm = use_norm or clip.global_norm(list)
   local factor = clip_norm / norm:clamp { min = clip_norm } + (norm - norm)
-  return map("clip_by_global_norm", list, function(t) return (t * factor) end), norm
+  return scale("clip_by_global_norm", list, factor), norm
 end
 
 --- All tensors times min(1, max_norm / (N + 1e-6)), N the p-norm of all their elements (PyTorch;
@@ -98,10 +127,10 @@ end
 function clip.clip_grad_norm(list, max_norm, options)
   check_bound("clip_grad_norm", "max_norm", max_norm)
   local p, norms = options and options.norm_type or 2, {}
-  for i, t in ipairs(flatten("clip_grad_norm", list)) do norms[i] = t:norm { p = p } end
+  for i, t in ipairs(flatten("clip_grad_norm", list)) do norms[i] = values_of(t):norm { p = p } end
   local norm = lt.stack(norms):norm { p = p }
   local factor = (max_norm / (norm + 1e-6)):clamp { max = 1 }
-  return map("clip_grad_norm", list, function(t) return (t * factor) end), norm
+  return scale("clip_grad_norm", list, factor), norm
 end
 
 return clip

@@ -47,7 +47,8 @@ local function row_of(from, v, g, place)
     row.status, row.reason = "missing", (variables.reason(from.gs, v, place))
     return row
   end
-  row.gradient_norm = lt.no_grad(function() return (g:norm():item()) end)
+  local values = g.is_sparse and g:coalesce():values() or g
+  row.gradient_norm = lt.no_grad(function() return (values:norm():item()) end)
   row.update_ratio = update_ratio(from, v, g)
   if row.gradient_norm ~= row.gradient_norm or row.gradient_norm == math.huge then
     row.status = "nonfinite"
