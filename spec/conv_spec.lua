@@ -372,7 +372,6 @@ end)
 
 describe("convolution at lower levels of SIMD", function()
   local script = [[
-    package.cpath = arg[1]
     local lt = require "luatape"
     lt.manual_seed(5)
     for _, c in ipairs {
@@ -400,8 +399,9 @@ describe("convolution at lower levels of SIMD", function()
     local f = assert(io.open(file, "w"))
     f:write(script)
     f:close()
-    local pipe = assert(io.popen(("LUATAPE_SIMD=%s lua5.4 %s '%s'"):format(level, file,
-      package.cpath)))
+    local program = os.getenv "LUATAPE_PROGRAM"
+      or (os.getenv "LUATAPE_BUILD" or "build") .. "/luatape"
+    local pipe = assert(io.popen(("LUATAPE_SIMD=%s '%s' %s"):format(level, program, file)))
     local list = {}
     for line in pipe:lines() do list[#list + 1] = assert(tonumber(line), line) end
     assert(pipe:close())

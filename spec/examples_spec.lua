@@ -47,7 +47,7 @@ end
 describe("examples", function()
   it("all have a test here", function()
     local tested = {
-      seed = true, digits = true, regression = true, iris = true, derivatives = true,
+      seed = true, why = true, digits = true, regression = true, iris = true, derivatives = true,
     }
     for name in lfs.dir(here .. "/examples") do
       local stem = name:match "^(.*)%.lua$"
@@ -82,6 +82,28 @@ describe("examples", function()
     assert.matches(stop, three, 1, true)
     assert.same({ "1.weight", "1.bias" }, captures(three, "\n([%w.]+) +unchanged"))
     assert.same({ "3.weight", "3.bias" }, captures(three, "\n([%w.]+) +moved by up to 0%.%d*[1-9]"))
+  end)
+
+  it("why: each of the eight has its code and its line", function()
+    local text = run "why"
+    local expected = {
+      { "outside-tape", "linear", "no tape listens yet" },
+      { "stopped", "detach", "for the second layer alone" },
+      { "left-tensors", "item", "a number has no past" },
+      { "rebound", "sub", "a new tensor, and not a variable" },
+      { "nondiff-op", "gt", "a step has no slope" },
+      { "dead-end", "linear", "never used again" },
+      { "partial", "stop_gradient", "its share is missing" },
+      { "zero", "relu", "all of it below zero" },
+    }
+    local found = 0
+    for code, op, line in text:gmatch "\n  code (%S+), op (%S+), where [^\n]-why%.lua:(%d+)\n" do
+      found = found + 1
+      local row = expected[found]
+      assert.same({ row[1], row[2], (line_of("why", row[3])) }, { code, op, tonumber(line) })
+      assert.matches("[" .. code .. "]\n", text, 1, true)
+    end
+    assert.equal(#expected, found)
   end)
 
   it("digits: knows most digits after a few epochs, and counts its mistakes right", function()

@@ -110,7 +110,7 @@ describe("nn.init", function()
     assert.error_matches(function() nn.init.kaiming_normal_(lt.zeros(2, 2), { mode = "fan" }) end,
       "mode must be fan_in or fan_out, got fan")
     assert.error_matches(function() nn.init.calculate_gain "cube" end, "no nonlinearity 'cube'")
-    assert.error_matches(function() nn.init.normal_(lt.zeros(2), 0, -1) end, "negative")
+    assert.error_matches(function() nn.init.normal_(lt.zeros(2), 0, -1) end, "std must be a number of at least 0")
     assert.error_matches(function() nn.init.uniform_(lt.zeros(2), 1, 0) end, "not in order")
   end)
 end)

@@ -3,19 +3,7 @@
 local lt = require "luatape"
 local optim = lt.optim
 
----The globals that the library's own Lua files see: an upvalue somewhere below f.
-local function environment(f, seen)
-  seen = seen or {}
-  if type(f) ~= "function" or seen[f] then return nil end
-  seen[f] = true
-  for i = 1, 255 do
-    local name, value = debug.getupvalue(f, i)
-    if name == nil then return nil end
-    local found = name == "_ENV" and value or environment(value, seen)
-    if found then return found end
-  end
-end
-local globals = environment(optim.Adam)
+local globals = require "spec.globals"
 
 -- ---- Formulas ----------------------------------------------------------------------------------
 
@@ -442,7 +430,7 @@ describe("optim: options", function()
     assert.equal(10, opt.param_groups[2].lr)
     assert.equal(2, opt.param_groups[1].lr)
     assert.error_matches(function() opt:apply_gradients({ g, g }, { a, c }) end,
-      "'c' %(1%) belongs to no parameter group of this SGD %[foreign%]")
+      "'c' %(1%) belongs to no parameter group of the SGD made at spec/optim_spec.lua:%d+ %[foreign%]")
     assert.error_matches(function() opt.param_groups[1].lr = -1 end, "lr must be")
     assert.error_matches(function() opt.param_groups[1].size = 1 end, "no option 'size'")
     assert.error_matches(function() optim.SGD { { params = { a } }, { params = { a } } } end,
@@ -575,111 +563,5 @@ describe("optim: gradients", function()
     local loss = (w * w):sum()
     opt:apply_gradients(tape:gradient(loss, { w }), { w })
     assert.error_matches(function() tape:gradient(loss, { w }) end, "overwritten")
-  end)
-end)
-
--- ---- minimize ---------------------------------------------------------------------------------------------
-
-describe("optim: minimize", function()
-  local x, y = lt.tensor { { 1, 2 }, { 3, 4 }, { 5, 7 } }, lt.tensor { { 1 }, { 2 }, { 3 } }
-
-  local function fixture()
-    return lt.variable({ { 0.1 }, { 0.2 } }, { name = "w" }), lt.variable({ 0 }, { name = "b" })
-  end
-
-  it("opens the tape, steps, and returns the loss, a report and what else there was", function()
-    local w, b = fixture()
-    local opt = optim.Adam { lr = 0.05 }
-    local first, last
-    for _ = 1, 100 do
-      local loss, report, more, again = opt:minimize(function()
-        return ((x:matmul(w) + b - y) ^ 2):mean(), "more", nil
-      end, { w, b })
-      first, last = first or loss:item(), loss:item()
-      assert.equal("more", more)
-      assert.is_nil(again)
-      assert.equal(2, #report)
-    end
-    assert.is_true(last < first / 10)
-    assert.equal(100, opt.step)
-  end)
-
-  it("reports norms, ratios, status and reasons", function()
-    local w, b = fixture()
-    local idle = lt.variable({ 1 }, { name = "idle" })
-    local dead = lt.variable({ 1 }, { name = "dead" })
-    local real_warn = globals.warn
-    globals.warn = function() end
-    local opt = optim.SGD { lr = 0.5 }
-    local old = w:clone()
-    local loss, report = opt:minimize(function()
-      return (w * lt.tensor { { 3 }, { 4 } }):sum() + b:sum() + (dead * 0):sum()
-    end, { w, b, idle, dead })
-    globals.warn = real_warn
-    assert.equal(4, #report)
-    assert.equal("w", report[1].name)
-    assert.same({ 2, 1 }, report.w.shape)
-    assert.equal("ok", report.w.status)
-    close(5, report.w.gradient_norm, 1e-6)
-    close((w - old):norm():item() / w:norm():item(), report.w.update_ratio, 1e-5)
-    assert.equal("zero", report.dead.status)
-    assert.equal(0, report.dead.update_ratio)
-    assert.equal("missing", report.idle.status)
-    assert.matches("[unused]", report.idle.reason, 1, true)
-    assert.is_nil(report.idle.gradient_norm)
-    local printed = tostring(report)
-    assert.matches("variable +shape +gradient norm +update ratio +status\nw +2x1 +5 ", printed)
-    assert.matches("\nidle +1 +%- +%- +missing: ", printed)
-    assert.is_true(loss:item() > 0)
-  end)
-
-  for _, case in ipairs { { "Adam", { lr = 0.1 } }, { "AdamW", { lr = 0.1, amsgrad = true } },
-    { "RMSprop", {} }, { "RMSprop", { centered = true } },
-    { "RMSprop", { centered = true, momentum = 0.9, keras = true } }, { "Adagrad", { lr = 0.1 } },
-    { "SGD", { lr = 0.1, momentum = 0.9, nesterov = true } },
-    { "SGD", { lr = 0.1, momentum = 0.9, weight_decay = 0.01 } } } do
-    it(("finds the update of %s again"):format(case[1]), function()
-      local w = lt.variable({ 1, -2, 3 }, { dtype = "float64" })
-      local opt, report, old = optim[case[1]](case[2]), nil, nil
-      for _ = 1, 4 do
-        old = w:clone()
-        report = select(2, opt:minimize(function() return (w ^ 4):sum() end, { w }))
-      end
-      local ratio = (w - old):norm():item() / w:norm():item()
-      assert.is_true(math.abs(report[1].update_ratio / ratio - 1) < 2e-3)
-      local state = opt:state_dict()
-      local late = select(2, opt:minimize(function() return (w ^ 4):sum() end, { w }))
-      opt:minimize(function() return (w ^ 4):sum() end, { w })
-      assert.is_nil(late[1].update_ratio) -- another step was taken
-      assert.is_number(late[1].gradient_norm)
-      assert.equal(4, state.step)
-    end)
-  end
-
-  it("takes the variables of its groups, or all that were used", function()
-    local w, b = fixture()
-    local function loss() return ((x:matmul(w) + b - y) ^ 2):mean() end
-    local _, report = optim.SGD { params = { b } }:minimize(loss)
-    assert.equal(1, #report)
-    assert.equal("b", report[1].name)
-    assert.same({ { lt.tensor(0.1):item() }, { lt.tensor(0.2):item() } }, w:totable())
-    _, report = optim.SGD {}:minimize(loss)
-    assert.equal(2, #report)
-    _, report = optim.SGD {}:minimize(loss, w)
-    assert.equal(1, #report)
-  end)
-
-  it("says what is wrong with the loss", function()
-    local w = fixture()
-    local opt = optim.Adam {}
-    assert.error_matches(function() opt:minimize(w:sum(), { w }) end, "takes a function.*%[outside%-tape%]")
-    assert.error_matches(function() opt:minimize(function() return w:sum():item() end, { w }) end,
-      "got number; return the tensor itself.*%[left%-tensors%]")
-    assert.error_matches(function() opt:minimize(function() end, { w }) end, "got nil")
-    assert.error_matches(function() opt:minimize(function() return lt.tensor(1) end) end,
-      "used no trainable variable")
-    assert.error_matches(function() opt:minimize(function() return lt.tensor(1) end, { w }) end,
-      "no gradients provided for any variable")
-    assert.error_matches(function() opt:minimize(function() error("mine", 0) end, { w }) end, "^mine$")
   end)
 end)

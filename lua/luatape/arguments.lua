@@ -30,8 +30,9 @@ end
 ---@return table
 function arguments.options(op, options, known)
   if options == nil then return {} end
-  if type(options) ~= "table" then
-    arguments.fail("%s: options must be a table, got a %s", op, type(options))
+  if type(options) ~= "table" or getmetatable(options) ~= nil then
+    arguments.fail("%s: options must be a table, got a %s", op,
+      type(options) == "table" and "table with a metatable" or type(options))
   end
   for key in pairs(options) do
     if known[key] == nil then
@@ -39,6 +40,34 @@ function arguments.options(op, options, known)
     end
   end
   return options
+end
+
+--- A number of at least `least`, if that is given.
+---@param op string begins the message
+---@param name string
+---@param value any
+---@param least number?
+---@return number
+function arguments.number(op, name, value, least)
+  if math.type(value) == nil or (least and not (value >= least)) then
+    arguments.fail("%s: %s must be a number%s, got %s", op, name,
+      least and (" of at least %g"):format(least) or "", tostring(value))
+  end
+  return value
+end
+
+--- f(...) for an op that is made of others: what one of those refuses, it refuses.
+---@param op string begins the message
+---@param f function
+function arguments.within(op, f, ...)
+  local results = table.pack(pcall(f, ...))
+  if results[1] then return table.unpack(results, 2, results.n) end
+  local message = results[2]
+  local inner = type(message) == "string" and message:gsub("^[^\n:]*:%d+: ", "")
+  if not inner or not inner:find "^[%w_]+: " or inner:sub(1, #op + 1) == op .. ":" then
+    error(message, 0)
+  end
+  arguments.fail("%s: %s", op, inner)
 end
 
 return arguments

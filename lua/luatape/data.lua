@@ -6,7 +6,7 @@ local arguments = core.import "luatape.arguments"
 ---@class luatape.data
 local data = {}
 
-local fail = arguments.fail
+local fail, within = arguments.fail, arguments.within
 
 local function describe(value)
   return lt.is_tensor(value) and "a tensor" or value == nil and "nothing" or "a " .. type(value)
@@ -29,7 +29,8 @@ end
 --- The number of rows that all tensors of the list have.
 local function count_rows(op, tensors)
   if #tensors == 0 then fail("%s: takes one or more tensors", op) end
-  for i, t in ipairs(tensors) do
+  for i = 1, #tensors do
+    local t = tensors[i]
     if not lt.is_tensor(t) then
       fail("%s: argument %d must be a tensor, got %s", op, i, describe(t))
     end
@@ -112,9 +113,18 @@ function data.split(...)
   if options.shuffle then
     order = options.seed and core.randperm(rows, options.seed) or lt.randperm(rows)
   end
-  local train = take_rows(tensors, order, 1, rows - count)
+  local train = within("split", take_rows, tensors, order, 1, rows - count)
   return table.unpack(table.move(take_rows(tensors, order, rows - count + 1, rows), 1, #tensors,
     #tensors + 1, train))
+end
+
+--- Mean and standard deviation of each column; 1 where it is constant.
+local function spread(x)
+  local keep = { dim = 1, keepdim = true }
+  local varies = x:amax(keep):ne(x:amin(keep))
+  local mean = varies:where(x:mean(keep), x[{ { 1, 1 } }])
+  local std = x:std { dim = 1, keepdim = true, correction = 0 }
+  return mean, varies:where(std, lt.ones_like(mean))
 end
 
 --- Brings every column to mean 0 and standard deviation 1: (x - mean) / std. A constant column
@@ -134,12 +144,9 @@ function data.standardize(x, mean, std)
   if (mean == nil) ~= (std == nil) then fail("standardize: takes both mean and std, or neither") end
   if mean == nil then
     if rows == 0 then fail("standardize: no rows to find mean and std of") end
-    local keep = { dim = 1, keepdim = true }
-    local varies = x:amax(keep):ne(x:amin(keep))
-    mean = varies:where(x:mean(keep), x[{ { 1, 1 } }])
-    std = varies:where(x:std { dim = 1, keepdim = true, correction = 0 }, lt.ones_like(mean))
+    mean, std = within("standardize", spread, x)
   end
-  return (x - mean) / std, mean, std
+  return within("standardize", function() return (x - mean) / std end), mean, std
 end
 
 -- ---- Batches -----------------------------------------------------------------------------------

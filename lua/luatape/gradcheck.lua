@@ -51,6 +51,9 @@ local function differences(f, inputs, i, k, eps)
   step = step:reshape(x.shape)
   local columns = {}
   local above, below = results_of(f, inputs, i, x + step), results_of(f, inputs, i, x - step)
+  if #above ~= #below then
+    fail("gradcheck: the function returns %d tensors, then %d", #above, #below)
+  end
   for r, y in ipairs(above) do
     columns[r] = ((y - below[r]) / (2 * eps)):reshape(-1):totable()
   end
@@ -165,11 +168,22 @@ end
 ---@return boolean true
 function lt.gradcheck(f, inputs, options)
   options = arguments.options("gradcheck", options, { eps = true, atol = true, rtol = true })
-  options = { eps = options.eps or 1e-6, atol = options.atol or 1e-5, rtol = options.rtol or 1e-3 }
+  options = {
+    eps = arguments.number("gradcheck", "eps", options.eps or 1e-6),
+    atol = arguments.number("gradcheck", "atol", options.atol or 1e-5, 0),
+    rtol = arguments.number("gradcheck", "rtol", options.rtol or 1e-3, 0),
+  }
+  if type(f) ~= "function" and not (getmetatable(f) and getmetatable(f).__call) then
+    fail("gradcheck: takes a function, got %s", type(f))
+  end
   if is_tensor(inputs) then inputs = { inputs } end
+  if type(inputs) ~= "table" then
+    fail("gradcheck: inputs must be a tensor or a table of tensors, got %s", type(inputs))
+  end
   local which = {}
   for i, x in ipairs(inputs) do
     if not is_tensor(x) then fail("gradcheck: input %d is not a tensor", i) end
+    if x.is_sparse then fail("gradcheck: input %d is a sparse gradient; use x:to_dense()", i) end
     if x.dtype == "float32" then
       fail("gradcheck: input %d is float32; differences need float64 (x:to(\"float64\"))", i)
     end

@@ -8,7 +8,9 @@ local list_ops = lt.list_ops
 lt.list_ops = nil
 
 --- Parts that are Lua modules of their own, loaded on first use.
-local lazy = { nn = "luatape.nn", optim = "luatape.optim", data = "luatape.data" }
+local lazy = {
+  nn = "luatape.nn", optim = "luatape.optim", data = "luatape.data", lint = "luatape.lint",
+}
 
 setmetatable(lt, {
   __index = function(t, key)
@@ -27,10 +29,11 @@ setmetatable(lt, {
     return value
   end,
   --- Names that exist but are not loaded yet, for completion.
-  __methods = { nn = true, optim = true, data = true, help = true, ops = true },
+  __methods = { nn = true, optim = true, data = true, help = true, lint = true, ops = true },
 })
 
 core.import("luatape.tape")
+core.import("luatape.inspect")
 core.import("luatape.transform")
 core.import("luatape.gradcheck")
 core.import("luatape.print")

@@ -39,6 +39,11 @@ function lt.is_tensor(x) end
 ---@param seed integer
 function lt.manual_seed(seed) end
 
+--- Sets how many of the last operations are kept, tapes or not, for `tape:explain` to look back on:
+--- 65,536 at first, 0 for none. Each takes about 150 bytes and holds no values.
+---@param n integer
+function lt.set_history(n) end
+
 --- Sets what numbers without a dtype become: "float32" (at first) or "float64".
 ---@param dtype luatape.dtype
 function lt.set_default_dtype(dtype) end

@@ -4,6 +4,7 @@ local lt, core = ...
 local arguments = core.import "luatape.arguments"
 local variables = core.import "luatape.optim.variables"
 local report = core.import "luatape.optim.report"
+local messages = core.import "luatape.optim.messages"
 
 --- Each constructor takes one table: the rule's options, which param_groups may override; params
 --- or groups, {{params =, lr =, ...}, ...} (default: what apply_gradients is given); clip_value,
@@ -84,6 +85,13 @@ local Group = { __name = "luatape.optim.group" }
 
 --- Where a group's own things are kept, out of the way of its options.
 local inside = setmetatable({}, { __mode = "k" })
+
+--- What an optimizer keeps, for its method `op`.
+local function own_of(op, optimizer)
+  local own = inside[optimizer]
+  if not own then fail("%s: takes an optimizer, got %s", op, type(optimizer)) end
+  return own
+end
 
 --- Hands a group's options over to C.
 local function configure(group)
@@ -207,8 +215,9 @@ local function register(own, list)
   each(list, nil, function(v, _, place)
     if core.optimizer_find(own.core, v) then return end
     if not own.open then
-      fail("apply_gradients: %s belongs to no parameter group of this %s [foreign]",
-        variables.label(v, place), own.rule.name)
+      fail("apply_gradients: %s belongs to no parameter group of the %s made at %s [foreign]\n"
+        .. "  Give it to that optimizer as one of its params, or leave it out here.",
+        variables.label(v, place), own.rule.name, own.made)
     end
     restore(own, core.optimizer_add(own.core, v, 1, place))
   end)
@@ -240,37 +249,7 @@ local function add_group(own, description)
   end)
 end
 
--- ---- Missing gradients ------------------------------------------------------------------------
-
---- Reasons that somebody chose: told when asked, not by a warning.
-local deliberate = { stopped = true, frozen = true }
-
-local function warn_of(gs, list)
-  if not warn then return end -- a host without it
-  local said = {}
-  for _, v in ipairs(list) do
-    local text, code = variables.reason(gs, v)
-    if not deliberate[code] and not said[text] then
-      said[text] = true
-      warn("luatape: apply_gradients skips a variable: ", text)
-    end
-  end
-end
-
-local MOST_REASONS = 4
-
-local function raise_all_missing(own, gs, list)
-  local texts, seen, more = {}, {}, 0
-  each(list, nil, function(v, _, place)
-    local text = variables.reason(gs, v, place)
-    if seen[text] then return end
-    seen[text] = true
-    if #texts < MOST_REASONS then texts[#texts + 1] = text
-    else more = more + 1 end
-  end)
-  if more > 0 then texts[#texts + 1] = ("(and %d more)"):format(more) end
-  fail("%s: no gradients provided for any variable\n%s", own.rule.name, table.concat(texts, "\n"))
-end
+-- ---- A step -----------------------------------------------------------------------------------
 
 local function raise_nonfinite(gs, text, count, v)
   local message = ("apply_gradients: the gradient of %s holds NaN or Inf (%d of %d elements); "
@@ -292,33 +271,39 @@ local function schedule(own)
   end
 end
 
--- ---- A step -----------------------------------------------------------------------------------
+--- One step; `head` begins the error when no variable has a gradient.
+local function take_step(own, gs, vars, head)
+  if own.scheduled then schedule(own) end
+  local apply, handle = core.optimizer_apply, own.core
+  messages.check_order(handle, gs, vars)
+  local state, about, count, slot = apply(handle, gs, vars)
+  if state == "new" then
+    register(own, vars)
+    messages.check_order(handle, gs, vars)
+    state, about, count, slot = apply(handle, gs, vars)
+  end
+  if state == nil then return true end
+  if state == "missing" then
+    messages.warn_missing(handle, gs, about)
+    return true
+  elseif state == "none" then
+    messages.raise_missing(head .. ": no gradients provided for any variable", gs, vars)
+  end
+  if own.shared.on_nonfinite == "skip" then return false end
+  return raise_nonfinite(gs, about, count, (core.optimizer_slot(handle, slot)))
+end
 
 --- Moves the variables by one step: one fused pass in C over all of them.
 --- A variable without a gradient (`false`) is skipped and keeps its state; the reason is told by
---- warn(), once per variable. NaN and Inf are refused before anything moves, unless the optimizer
+--- warn(), once per variable, unless it was cut on purpose (stop_gradient, frozen). That all of
+--- them have none is an error. NaN and Inf are refused before anything moves, unless the optimizer
 --- was made with on_nonfinite = "apply" or "skip".
 ---@param gs luatape.tensor|table gradients in the shape of `vars`, as tape:gradient gives them
 ---@param vars luatape.tensor|table variables, in nested tables if you like
 ---@return boolean moved false when a gradient was not finite and on_nonfinite is "skip"
 function Optimizer:apply_gradients(gs, vars)
-  local own = inside[self]
-  if own.scheduled then schedule(own) end
-  local apply, handle = core.optimizer_apply, own.core
-  local state, about, count, slot = apply(handle, gs, vars)
-  if state == "new" then
-    register(own, vars)
-    state, about, count, slot = apply(handle, gs, vars)
-  end
-  if state == nil then return true end
-  if state == "missing" then
-    warn_of(gs, about)
-    return true
-  elseif state == "none" then
-    raise_all_missing(own, gs, vars)
-  end
-  if own.shared.on_nonfinite == "skip" then return false end
-  return raise_nonfinite(gs, about, count, (core.optimizer_slot(handle, slot)))
+  local own = own_of("apply_gradients", self)
+  return (take_step(own, gs, vars, own.rule.name))
 end
 
 --- The variables of the parameter groups, or nil.
@@ -333,16 +318,17 @@ local function grouped(own)
 end
 
 local function finish(self, tape, vars, loss, ...)
-  if not is_tensor(loss) then
-    fail("minimize: the function must return the loss as a tensor, got %s%s", type(loss),
-      type(loss) == "number" and "; return the tensor itself, not its item() [left-tensors]" or "")
-  end
+  messages.check_loss("minimize", loss)
   local own = inside[self]
+  if vars ~= nil and not is_tensor(vars) and (type(vars) ~= "table" or next(vars) == nil) then
+    fail("minimize: vars must be a variable or a table of them, got %s",
+      type(vars) == "table" and "an empty table" or "a " .. type(vars))
+  end
   vars = vars or grouped(own) or tape:watched_variables()
   if is_tensor(vars) then vars = { vars } end
-  if next(vars) == nil then fail("minimize: the function used no trainable variable [unused]") end
+  if next(vars) == nil then messages.raise_no_variables("minimize", tape, loss) end
   local gs = tape:gradient(loss, vars)
-  local moved = self:apply_gradients(gs, vars)
+  local moved = take_step(own, gs, vars, messages.head("minimize", tape, loss))
   return loss, report.new(own.core, gs, vars, moved), ...
 end
 
@@ -354,6 +340,7 @@ end
 ---@return luatape.optim.report report
 ---@return any ... what loss_fn returned further
 function Optimizer:minimize(loss_fn, vars)
+  own_of("minimize", self)
   if type(loss_fn) ~= "function" then
     fail("minimize: takes a function that computes the loss, got %s; wrap the forward pass: "
       .. "opt:minimize(function() return loss end, variables) [outside-tape]",
@@ -370,7 +357,7 @@ end
 --- numbers of their variables. Tensors are copies. A learning rate that is a function is left out.
 ---@return table
 function Optimizer:state_dict()
-  local own = inside[self]
+  local own = own_of("state_dict", self)
   local state, groups = {}, {}
   for number, group in ipairs(own.groups) do
     local g = { params = {} }
@@ -416,7 +403,7 @@ end
 --- a function stays. All is checked before anything changes.
 ---@param saved table made by state_dict
 function Optimizer:load_state_dict(saved)
-  local own = inside[self]
+  local own = own_of("load_state_dict", self)
   if type(saved) ~= "table" or math.type(saved.step) ~= "integer"
     or type(saved.state) ~= "table" or type(saved.param_groups) ~= "table" then
     fail("load_state_dict: takes a table made by state_dict")
@@ -472,7 +459,7 @@ local function construct(rule, options)
   end
   local own = {
     rule = rule, core = core.optimizer_new(rule.number), groups = {}, defaults = {},
-    shared = { on_nonfinite = "error" }, open = false,
+    shared = { on_nonfinite = "error" }, open = false, made = core.site(),
   }
   for _, option in ipairs(rule.options) do
     if options.keras == true then own.defaults[option.name] = option.keras

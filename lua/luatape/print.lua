@@ -1,5 +1,6 @@
 --- Showing tensors: aligned columns, long axes elided, a last line with type, shape and name.
 local lt, core = ...
+local arguments = core.import "luatape.arguments"
 
 local EDGE = 3 -- entries shown at each end of a long axis
 local LONG = 1000 -- elements from which on axes are elided
@@ -135,7 +136,9 @@ core.tensor_meta.__tostring = tensor_to_string
 ---@param options { rtol: number?, atol: number?, equal_nan: boolean? }? defaults 1e-5, 1e-8, false
 ---@return boolean
 function lt.allclose(x, other, options)
-  return (lt.isclose(x, other, options or {}):all():item())
+  return (arguments.within("allclose", function()
+    return lt.isclose(x, other, options or {}):all():item()
+  end))
 end
 core.tensor_meta.__methods.allclose = lt.allclose
 

@@ -16,6 +16,7 @@ end
 
 local function check_tensor(op, name, x)
   if not is_tensor(x) then fail("%s: %s must be a tensor, got a %s", op, name, type(x)) end
+  if x.is_sparse then fail("%s: %s is a sparse gradient; use x:to_dense()", op, name) end
 end
 
 local function check_integer(op, name, n, least)

@@ -10,7 +10,14 @@ local nested = core.import "luatape.nested"
 ---@field where string the call site of the cause, "train.lua:11"
 ---@field op string? the op or call at that place
 ---@field message string what happened and what to write instead; also tostring(why)
+---@field paths number how many paths connect the two, where code is "ok" or "partial"
 ---@field cuts table[] every cut between target and source: {code =, where =, op =}
+---@field because string? of "zero": relu, saturated, clipped, masked, flat-op or zero-factor
+---@field share number? of "zero": which part of the gradient that arrived the op blocked
+---@field phase string? of "nonfinite": "forward" or "backward"
+---@field element integer[]? of "nonfinite": the first element of the op's result, from 1
+---@field operands table? of "nonfinite": the op's inputs at that element (false for unknown ones),
+---  and the fields dy (the gradient that arrived there) and result (what the op made)
 local Why = { __name = "luatape.why" }
 Why.__index = Why
 function Why:__tostring() return self.message end
@@ -84,6 +91,16 @@ Gradients.__index = Gradients
 --- What each table of gradients was asked of; weak, so that it lives no longer than they do.
 local asked = setmetatable({}, { __mode = "k" })
 
+--- What gs was asked of: {tape =, targets =, sources =, flat = list of the sources}, or nil.
+function core.question_of(gs) return asked[gs] end
+
+--- Lets a table of the same shape, of clipped gradients, say, answer as gs does.
+function core.answer_like(gs, other)
+  if not asked[gs] then return other end
+  asked[other] = asked[gs]
+  return setmetatable(other, Gradients)
+end
+
 --- Why there is, or is not, a gradient of that source.
 ---@param source luatape.tensor one of the sources
 ---@return luatape.why
@@ -103,7 +120,8 @@ local unconnected_kinds = { none = true, zero = true, error = true }
 ---  output_gradients: weights of the target's elements (default ones);
 ---  unconnected_gradients: "none" (default: nil, or false in a table), "zero", "error"
 ---@return luatape.tensor|table|nil gradients
----@return luatape.why? why for a single source without a gradient
+---@return luatape.why? why for a single source: without a gradient, or with one that holds NaN or
+---  Inf, or, the first time for that source, that is all zeros
 function Tape:gradient(target, sources, options)
   options = check_options("gradient", options, gradient_options)
   local kind = options.unconnected_gradients or "none"
@@ -117,7 +135,7 @@ function Tape:gradient(target, sources, options)
       fail("gradient: %d output_gradients for %d targets", #seeds, #targets)
     end
   end
-  local found = core.gradient(self, targets, seeds, flat)
+  local found, told = core.gradient(self, targets, seeds, flat)
   if kind ~= "none" then
     for i, g in ipairs(found) do
       if not g then
@@ -127,11 +145,12 @@ function Tape:gradient(target, sources, options)
     end
   end
   if is_tensor(sources) then
-    if found[1] then return found[1] end
+    if found[1] and not told then return found[1] end
+    if told then return found[1], (self:explain(targets, sources)) end
     return nil, (self:explain(targets, sources))
   end
   local result = setmetatable(nested.rebuild(sources, found), Gradients)
-  asked[result] = { tape = self, targets = targets }
+  asked[result] = { tape = self, targets = targets, sources = sources, flat = flat }
   return result
 end
 
@@ -142,8 +161,11 @@ end
 ---@return luatape.why
 function Tape:explain(target, source)
   local targets = flatten(target, "explain")
-  local code, where, op, message, cuts = core.explain(self, targets, source)
-  return setmetatable({ code = code, where = where, op = op, message = message, cuts = cuts }, Why)
+  local code, where, op, message, paths, cuts, found = core.explain(self, targets, source)
+  local why = found or {}
+  why.code, why.where, why.op, why.message = code, where, op, message
+  why.paths, why.cuts = paths, cuts
+  return setmetatable(why, Why)
 end
 
 --- Calls f(...) with no tape recording, also when it raises; returns its results. No coroutine

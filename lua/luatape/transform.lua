@@ -29,12 +29,23 @@ local function check_argnums(argnums, op)
   return list, type(argnums) ~= "table"
 end
 
+--- A tensor to be watched, which may be used elsewhere too.
+local function alias(op)
+  return function(t)
+    if t.is_sparse or not t.dtype:find "^float" then
+      fail("%s: an argument is %s; only float32 and float64 have gradients", op,
+        t.is_sparse and "a sparse gradient" or t.dtype)
+    end
+    return (core.alias(t))
+  end
+end
+
 --- The arguments with aliases in the places `which`, and those by place.
 local function aliases(args, which, op)
   local copy, sources = table.move(args, 1, args.n, 1, { n = args.n }), {}
   for i, n in ipairs(which) do
     if n > args.n or args[n] == nil then fail("%s: there is no argument %d", op, n) end
-    copy[n] = map(args[n], core.alias, op)
+    copy[n] = map(args[n], alias(op), op)
     sources[i] = copy[n]
   end
   return copy, sources
@@ -144,7 +155,7 @@ function lt.jvp(f, primals, tangents)
   if type(primals) ~= "table" or type(tangents) ~= "table" then
     fail("jvp: takes a function, a table of arguments and a table of tangents")
   end
-  local copy = map(primals, core.alias, "jvp")
+  local copy = map(primals, alias "jvp", "jvp")
   local tape <close> = core.tape_new(core.tape_meta, true, false, true)
   set_tangents(tape, copy, tangents, "jvp")
   local results = table.pack(f(table.unpack(copy, 1, #primals)))
@@ -167,10 +178,16 @@ local function sizes(...)
 end
 
 --- The gradients of <seed, target> for every seed, the first dim of `seeds`, by batches.
-local function pull_back(tape, target, flat, seeds, chunk)
+local function pull_back(op, tape, target, flat, seeds, chunk)
   local rows, parts = seeds.shape[1], {}
+  if rows == 0 then -- of an empty target
+    for i, x in ipairs(flat) do
+      parts[i] = arguments.within(op, lt.zeros, sizes({ 0 }, x.shape), { dtype = x.dtype })
+    end
+    return parts
+  end
   local pull = lt.vmap(function(seed)
-    return table.unpack(core.gradient(tape, { target }, { seed }, flat))
+    return table.unpack((core.gradient(tape, { target }, { seed }, flat)))
   end)
   if rows > chunk and not tape.persistent then
     tape:stop()
@@ -209,13 +226,15 @@ local function jacobians(op, tape, target, sources, options, seeds, reshape)
   local flat = flatten(sources, op)
   local most = target:numel()
   for _, source in ipairs(flat) do most = math.max(most, source:numel()) end
-  local found = pull_back(tape, target, flat, seeds, check_chunk(options, op, most))
+  local found = pull_back(op, tape, target, flat, seeds, check_chunk(options, op, most))
   for i, rows in ipairs(found) do
     if rows then
-      found[i] = reshape(rows, flat[i])
+      found[i] = arguments.within(op, reshape, rows, flat[i])
     elseif options.unconnected_gradients == "zero" then
-      local none = lt.zeros({ seeds.shape[1], table.unpack(flat[i].shape) }, { dtype = target.dtype })
-      found[i] = reshape(none, flat[i])
+      found[i] = arguments.within(op, function()
+        local size = { seeds.shape[1], table.unpack(flat[i].shape) }
+        return reshape(lt.zeros(size, { dtype = target.dtype }), flat[i])
+      end)
     end
   end
   if is_tensor(sources) then
@@ -236,8 +255,9 @@ end
 ---@return luatape.why? why for a single source without a gradient
 function Tape:jacobian(target, sources, options)
   local n = is_tensor(target) and target:numel() or 0
-  local seeds = is_tensor(target)
-    and lt.eye(n, { dtype = target.dtype }):reshape(sizes({ n }, target.shape))
+  local seeds = is_tensor(target) and arguments.within("jacobian", function()
+    return lt.eye(n, { dtype = target.dtype }):reshape(sizes({ n }, target.shape))
+  end)
   return jacobians("jacobian", self, target, sources, options, seeds, function(rows, x)
     return rows:reshape(sizes(target.shape, x.shape))
   end)
@@ -262,8 +282,10 @@ function Tape:batch_jacobian(target, source, options)
   local x_row = table.move(source.shape, 2, source.ndim, 1, {})
   local n = 1
   for _, size in ipairs(row) do n = n * size end
-  local seeds = lt.eye(n, { dtype = target.dtype }):reshape(sizes({ n, 1 }, row))
-    :expand(sizes({ n, batch }, row))
+  local seeds = arguments.within("batch_jacobian", function()
+    return lt.eye(n, { dtype = target.dtype }):reshape(sizes({ n, 1 }, row))
+      :expand(sizes({ n, batch }, row))
+  end)
   return jacobians("batch_jacobian", self, target, source, options, seeds, function(rows)
     return rows:transpose(1, 2):reshape(sizes({ batch }, row, x_row))
   end)
@@ -273,6 +295,7 @@ end
 local function push_forward(run, flat, i, chunk)
   local x = flat[i]
   local n = x:numel()
+  if n == 0 then fail "jacobian: an argument is empty; mode \"reverse\" takes it" end
   local basis = lt.eye(n, { dtype = x.dtype }):reshape(sizes({ n }, x.shape))
   local columns = lt.vmap(function(t) return run(i, t) end, { chunk_size = chunk })(basis)
   return columns -- n x y.shape
@@ -289,6 +312,7 @@ local modes = { auto = true, forward = true, reverse = true }
 function lt.jacobian(f, options)
   check_function(f, "jacobian")
   options = check_options("jacobian", options, { argnums = true, mode = true, chunk_size = true })
+  check_chunk(options, "jacobian", 1)
   local which, single = check_argnums(options.argnums, "jacobian")
   local mode = options.mode or "auto"
   if not modes[mode] then
@@ -298,13 +322,15 @@ function lt.jacobian(f, options)
     local args, sources = aliases(table.pack(...), which, "jacobian")
     local flat, wanted = flatten(sources, "jacobian"), 0
     for _, t in ipairs(flat) do wanted = wanted + t:numel() end
+    if #flat == 0 then fail "jacobian: the arguments hold no tensor" end
     local results, found
     if mode ~= "forward" then
       local tape <close> = lt.tape { watch_variables = false }
       for _, t in ipairs(flat) do tape:watch(t) end
       results = table.pack(f(table.unpack(args, 1, args.n)))
       local y = results[1]
-      if mode == "reverse" or not is_tensor(y) or y:numel() <= wanted then
+      if mode == "reverse" or not is_tensor(y) or y:numel() <= wanted
+        or wanted == 0 then
         found = tape:jacobian(y, sources,
           { unconnected_gradients = "zero", chunk_size = options.chunk_size })
       end
@@ -339,6 +365,7 @@ end
 function lt.hessian(f, options)
   check_function(f, "hessian")
   options = check_options("hessian", options, { argnums = true, chunk_size = true })
+  check_chunk(options, "hessian", 1)
   local which, single = check_argnums(options.argnums, "hessian")
   if not single then fail("hessian: argnums must be one number") end
   return function(...)
@@ -363,11 +390,20 @@ end
 ---@return luatape.tensor|table gradient of f at x
 function lt.hvp(f, x, v)
   check_function(f, "hvp")
-  local alias = map(x, core.alias, "hvp")
+  local copy = map(x, alias "hvp", "hvp")
+  local sources, directions = flatten(copy, "hvp"), flatten(v, "hvp")
+  if #sources == 0 then fail "hvp: x holds no tensor" end
+  for i, t in ipairs(sources) do
+    local d = directions[i]
+    if not d or d.dtype ~= t.dtype or arguments.shape_text(d) ~= arguments.shape_text(t) then
+      fail("hvp: v must be as x is, %s %s; it is %s", t.dtype, arguments.shape_text(t),
+        d and d.dtype .. " " .. arguments.shape_text(d) or "missing")
+    end
+  end
   local tape <close> = lt.tape { watch_variables = false }
-  for _, t in ipairs(flatten(alias, "hvp")) do tape:watch(t) end
-  local _, g = run_grad("hvp", f, { 1 }, true, alias)
-  return tape:gradient(g, alias, { output_gradients = v, unconnected_gradients = "zero" }), g
+  for _, t in ipairs(sources) do tape:watch(t) end
+  local _, g = run_grad("hvp", f, { 1 }, true, copy)
+  return tape:gradient(g, copy, { output_gradients = v, unconnected_gradients = "zero" }), g
 end
 
 -- ---- vmap ---------------------------------------------------------------------------------------
@@ -397,6 +433,7 @@ local function batch_size(args, dims)
   for i = 1, args.n do
     if dims[i] and (is_tensor(args[i]) or type(args[i]) == "table") then
       for _, t in ipairs(flatten(args[i], "vmap")) do
+        if t.is_sparse then fail("vmap: argument %d is a sparse gradient; use x:to_dense()", i) end
         local dim = dims[i] < 0 and dims[i] + t.ndim + 1 or dims[i]
         local n = t.shape[dim]
         if not n or dim < 1 then
@@ -529,7 +566,7 @@ function lt.checkpoint(f, ...)
     for i = 1, #inputs do g[i] = g[i] or nil end
     return table.unpack(g, 1, #inputs)
   end
-  local results = table.pack(core.custom(tensors, inputs, back))
+  local results = table.pack(core.custom(tensors, inputs, back, true))
   for i, k in ipairs(places) do noted[k] = results[i] end
   return table.unpack(noted, 2, noted.n)
 end

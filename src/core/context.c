@@ -1,6 +1,7 @@
 /* Opening and closing a context, failure messages, call sites. */
 #define _POSIX_C_SOURCE 200809L
 #include "core/context.h"
+#include "tape/diagnose.h"
 #include "tape/node.h"
 
 #include <stdarg.h>
@@ -9,7 +10,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { HISTORY_LIMIT = 65536, CHUNKS_LIMIT = 65536 };
+#ifdef LT_WITHOUT_PROVENANCE /* built to measure what it costs */
+enum { HISTORY_LIMIT = 0 };
+#else
+enum { HISTORY_LIMIT = 65536 };
+#endif
+enum { CHUNKS_LIMIT = 65536 };
 
 /* Below this much work a second thread costs more than it brings. */
 static const int64_t OPERATIONS_PER_THREAD = 1 << 18;
@@ -32,6 +38,8 @@ lt_status lt_context_new(lt_context **result) {
 void lt_context_free(lt_context *ctx) {
   lt_history_clear(ctx);
   free(ctx->history.nodes);
+  free(ctx->readings);
+  lt_told_free(ctx);
   for (uint32_t i = 0; i < ctx->chunks.count; i++) free(ctx->chunks.names[i]);
   free(ctx->chunks.names);
   free(ctx->chunks.slot);
@@ -47,6 +55,19 @@ lt_status lt_fail(lt_context *ctx, const char *format, ...) {
   vsnprintf(ctx->message, sizeof ctx->message, format, arguments);
   va_end(arguments);
   return LT_ERROR;
+}
+
+void lt_fail_as(lt_context *ctx, const char *op) {
+  char *text = ctx->message;
+  size_t head = strspn(text, "abcdefghijklmnopqrstuvwxyz_0123456789"), name = strlen(op);
+  bool named = head > 0 && strncmp(text + head, ": ", 2) == 0;
+  if (named && strncmp(text, "vmap", head) == 0) return; /* of the transform, not the op */
+  size_t from = named ? head + 2 : 0, length = strlen(text + from), room = LT_MESSAGE - name - 3;
+  if (length > room) length = room;
+  memmove(text + name + 2, text + from, length);
+  memcpy(text, op, name);
+  memcpy(text + name, ": ", 2);
+  text[name + 2 + length] = '\0';
 }
 
 lt_status lt_fail_memory(lt_context *ctx, long long bytes) {
@@ -119,6 +140,9 @@ const char *lt_site_text(const lt_context *ctx, lt_site site, char text[LT_SITE_
 }
 
 lt_site lt_current_site(lt_context *ctx) {
+#ifdef LT_WITHOUT_PROVENANCE
+  return (lt_site){0, 0};
+#endif
   if (ctx->has_site) return ctx->site;
   return ctx->find_site ? ctx->find_site(ctx->host) : (lt_site){0, 0};
 }

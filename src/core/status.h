@@ -25,6 +25,9 @@ lt_status lt_fail(lt_context *ctx, const char *format, ...) LT_PRINTF(2, 3);
 /* Out of memory while asking for `bytes`; returns LT_NO_MEMORY. */
 lt_status lt_fail_memory(lt_context *ctx, long long bytes);
 
+/* The last failure was that of a part of op: its message now begins with op's name. */
+void lt_fail_as(lt_context *ctx, const char *op);
+
 /* The message of the last failure; never NULL. */
 const char *lt_message(const lt_context *ctx);
 

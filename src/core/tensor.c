@@ -30,11 +30,12 @@ static lt_status new_header(lt_context *ctx, lt_dtype dtype, const lt_shape *sha
   t->refs = 1;
   t->version = 0;
   t->dtype = (uint8_t)dtype;
-  t->variable = t->trainable = t->weak = false;
+  t->variable = t->trainable = t->weak = t->zero_told = false;
   t->contiguous = true;
   t->tangents = NULL;
   t->over = NULL;
   t->vmap = 0;
+  t->frozen = (lt_site){0, 0};
   t->shape = *shape;
   t->numel = lt_shape_numel(shape);
   *result = t;

@@ -20,9 +20,11 @@ typedef struct lt_tensor {
   bool variable;    /* tapes watch it by themselves, while it is trainable */
   bool trainable;
   bool weak;                   /* a number of the host language: gives way in type promotion */
+  bool zero_told;              /* a zero gradient of it was explained */
   bool contiguous;             /* row-major without gaps */
   struct lt_tangent *tangents; /* in forward mode */
   struct lt_tensor *over;      /* inside lt.vmap: all samples, the batch in front; NULL otherwise */
+  lt_site frozen;              /* where trainable became false */
   uint64_t vmap;               /* which vmap call made it so */
   lt_shape shape;
   int64_t strides[LT_MAX_RANK]; /* in elements */

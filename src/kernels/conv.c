@@ -18,6 +18,7 @@ enum { DEPTH, HEIGHT, WIDTH };
 enum {
   PACKED = 512 * 1024, /* bytes of columns in work at once, so that they stay in the cache */
   SUMMED = 512 * 1024, /* bytes of weight gradient in work at once */
+  ADDED = 768,         /* taps that are added up before they join earlier ones: float32 rounds */
   SPLIT = 16           /* tasks that a weight gradient should have at least */
 };
 
@@ -219,7 +220,8 @@ static lt_status run_correlation(lt_context *ctx, work *w, weights *a) {
   open_work(ctx, w);
   w->lines = p->lines + (a->bias != NULL);
   w->taps = lt_columns_taps(p, p->lines) + (a->bias != NULL);
-  w->block = most(1, least(w->lines, PACKED / (p->pitch * p->size)));
+  w->block = most(1, least(PACKED / (p->pitch * p->size), ADDED / p->turns));
+  w->block = quotient_up(w->lines, quotient_up(w->lines, w->block));
   size_places(w);
   a->w = w;
   a->blocks = lt_conv_blocks(w->simd, w->rows);

@@ -33,6 +33,7 @@ typedef struct work {
   void *place;
   const void *from;
   void *to;
+  int64_t inputs, outputs; /* elements of all planes */
   bool pairs, narrow;
   int64_t tile;                      /* outputs that lie within SPAN columns; 0: not even one */
   bool even;                         /* all windows are equally wide; then share is not looked at */
@@ -137,12 +138,15 @@ typedef struct lines {
   int64_t plane, od, oh;
   range d, h;
   int64_t count;
+  int64_t last; /* number, in the plane, of the last */
 } lines;
 
 GEOMETRY void find_lines(const work *w, lines *l) {
   l->d = range_of(&w->axis[0], l->od);
   l->h = range_of(&w->axis[1], l->oh);
   l->count = l->d.count * l->h.count;
+  int64_t d = l->d.first + (l->d.count - 1) * l->d.step;
+  l->last = d * w->axis[1].in + l->h.first + (l->h.count - 1) * l->h.step;
 }
 
 GEOMETRY lines lines_of(const work *w, int64_t row) {
@@ -199,6 +203,13 @@ GEOMETRY int64_t first_tap(const work *w, const lines *l, int64_t k) {
 GEOMETRY int64_t plane_of(const work *w, bool input) {
   const lt_window *a = w->axis;
   return input ? a[0].in * a[1].in * a[2].in : a[0].out * a[1].out * a[2].out;
+}
+
+/* n rounded up to whole lanes, if as many steps from element `at` on are among `all`: short rows
+ * are computed together with the beginning of the next, into a tile. */
+GEOMETRY int64_t whole_lanes(int64_t n, int64_t at, int64_t step, int64_t all) {
+  int64_t m = (n + LANES - 1) / LANES * LANES;
+  return at + m * step <= all ? m : n;
 }
 
 /* The place in the plane of the first element of a window, were there no borders. */
@@ -337,6 +348,8 @@ static void prepare(work *w, const lt_pooling *p, const void *from, void *to) {
   memcpy(w->axis, p->axis, sizeof w->axis);
   merge_axes(w->axis);
   const lt_window *c = &w->axis[2];
+  w->inputs = p->planes * plane_of(w, true);
+  w->outputs = p->planes * plane_of(w, false);
   bool countable = volume_of(w->axis, 1 << 20) < 1 << 20; /* taps fit 32 bits */
   w->pairs = countable && is_pairs(c);
   w->narrow = countable && c->kernel <= NARROW && c->kernel <= 2 * c->out;

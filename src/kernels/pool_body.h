@@ -91,22 +91,30 @@ INLINE TYPE NAME(maximum)(const work *w, const lines *l, const TYPE *x, range r)
   return lane[0];
 }
 
+INLINE int64_t NAME(find)(const work *w, const lines *l, const TYPE *x, range r, TYPE value) {
+  for (int64_t k = 0; k < l->count; k++) {
+    int64_t at = input_row(w, l, k) * w->axis[2].in + r.first;
+    for (int64_t j = 0; j < r.count; j++) {
+      if (x[at + j] == value) return at + j;
+    }
+  }
+  return -1;
+}
+
 /* One output, by itself. Returns the place of the largest in the plane, -1 for none. */
 TARGET static int64_t NAME(max_window)(const work *w, const lines *l, const TYPE *x, int64_t o,
                                        TYPE *result) {
   range r = range_of(&w->axis[2], o);
-  bool is_long = r.step == 1 && r.count >= LANES;
-  if (is_long) {
+  if (r.step == 1 && r.count >= LANES) {
     *result = NAME(maximum)(w, l, x, r);
     if (!w->place) return -1;
-    is_long = *result == *result; /* then the first that is equal is the place */
+    if (*result == *result) return NAME(find)(w, l, x, r, *result);
   }
   TYPE best = (TYPE)-INFINITY;
   int64_t place = -1;
   for (int64_t k = 0; k < l->count; k++) {
     int64_t at = input_row(w, l, k) * w->axis[2].in + r.first;
     for (int64_t j = 0; j < r.count; j++, at += r.step) {
-      if (is_long && x[at] == *result) return at;
       bool take = (x[at] > best) | (x[at] != x[at]) | (place < 0);
       best = take ? x[at] : best;
       place = take ? at : place;
@@ -132,15 +140,19 @@ TARGET static void NAME(max_rows)(void *argument, int64_t first, int64_t last) {
     }
     for (int64_t at = 0; at < columns; at += TILE) {
       int64_t n = SMALLER(columns - at, TILE);
+      int64_t m =
+          w->pairs ? whole_lanes(n, l.plane * size + l.last * w->axis[2].in + 2 * at, 2, w->inputs)
+                   : n;
       TYPE best[TILE];
       SAME_WIDTH place[TILE];
       if (!w->place) {
-        NAME(max_tile)(w, &l, x, at, n, best, place, false);
+        NAME(max_tile)(w, &l, x, at, m, best, place, false);
       } else {
-        NAME(max_tile)(w, &l, x, at, n, best, place, true);
+        NAME(max_tile)(w, &l, x, at, m, best, place, true);
         if (w->place_dtype == LT_UINT8) {
-          uint8_t *to = (uint8_t *)w->place + r * columns + at;
-          for (int64_t i = 0; i < n; i++) to[i] = (uint8_t)place[i]; /* -1: LT_NO_TAP */
+          uint8_t tap[TILE];
+          for (int64_t i = 0; i < m; i++) tap[i] = (uint8_t)place[i]; /* -1: LT_NO_TAP */
+          memcpy((uint8_t *)w->place + r * columns + at, tap, (size_t)n);
         } else {
           int64_t *to = (int64_t *)w->place + r * columns + at;
           for (int64_t i = 0; i < n; i++) to[i] = place_of_tap(w, &l, at + i, place[i]) + 1;
@@ -165,13 +177,15 @@ TARGET static void NAME(scatter_pairs)(void *argument, int64_t first, int64_t la
     const TYPE *restrict y = (const TYPE *)w->from + at;
     const uint8_t *restrict place = (const uint8_t *)w->place + at;
     for (int64_t from = 0; from < n; from += TILE) {
-      int64_t m = SMALLER(n - from, TILE);
-      SAME_WIDTH taps[TILE]; /* as wide as the elements they are compared for */
-      for (int64_t i = 0; i < m; i++) taps[i] = place[from + i];
-      for (int64_t i = 0; i < m; i++) {
-        x[2 * (from + i)] = taps[i] == tap ? y[from + i] : 0;
-        x[2 * (from + i) + 1] = taps[i] == tap + 1 ? y[from + i] : 0;
+      int64_t m = SMALLER(n - from, TILE), lanes = whole_lanes(m, at + from, 1, w->outputs);
+      TYPE tile[2 * TILE];
+      SAME_WIDTH taps[TILE]; /* as wide as the elements they choose */
+      for (int64_t i = 0; i < lanes; i++) taps[i] = place[from + i];
+      for (int64_t i = 0; i < lanes; i++) {
+        tile[2 * i] = taps[i] == tap ? y[from + i] : 0;
+        tile[2 * i + 1] = taps[i] == tap + 1 ? y[from + i] : 0;
       }
+      memcpy(x + 2 * from, tile, 2 * (size_t)m * sizeof *x);
     }
     for (int64_t i = 2 * n; i < a[2].in; i++) x[i] = 0;
   }
@@ -207,9 +221,15 @@ INLINE void NAME(avg_pairs)(const work *w, const lines *l, const TYPE *x, TYPE *
   int64_t n = w->axis[2].out, in = w->axis[2].in;
   TYPE divisor = (TYPE)divisor_of(w, l, 0);
   if (l->count == 2) {
-    const TYPE *a = x + input_row(w, l, 0) * in, *b = x + input_row(w, l, 1) * in;
-    for (int64_t i = 0; i < n; i++) {
-      y[i] = ((a[2 * i] + a[2 * i + 1]) + (b[2 * i] + b[2 * i + 1])) / divisor;
+    for (int64_t at = 0; at < n; at += TILE) {
+      const TYPE *a = x + input_row(w, l, 0) * in + 2 * at, *b = x + l->last * in + 2 * at;
+      int64_t m = SMALLER(n - at, TILE);
+      int64_t lanes = whole_lanes(m, b - (const TYPE *)w->from, 2, w->inputs);
+      TYPE tile[TILE];
+      for (int64_t i = 0; i < lanes; i++) {
+        tile[i] = ((a[2 * i] + a[2 * i + 1]) + (b[2 * i] + b[2 * i + 1])) / divisor;
+      }
+      memcpy(y + at, tile, (size_t)m * sizeof *y);
     }
     return;
   }
@@ -303,10 +323,16 @@ TARGET static void NAME(spread_pairs)(void *argument, int64_t first, int64_t las
     int64_t row = covered ? (b.plane * a[0].out + b.od) * a[1].out + b.oh : 0;
     TYPE *restrict x = (TYPE *)w->to + r * a[2].in;
     const TYPE *restrict y = (const TYPE *)w->from + row * a[2].out;
-    for (int64_t i = 0; i < n; i++) {
-      TYPE v = y[i] * share;
-      x[2 * i] = v;
-      x[2 * i + 1] = v;
+    for (int64_t from = 0; from < n; from += TILE) {
+      int64_t m = SMALLER(n - from, TILE);
+      int64_t lanes = whole_lanes(m, row * a[2].out + from, 1, w->outputs);
+      TYPE tile[2 * TILE];
+      for (int64_t i = 0; i < lanes; i++) {
+        TYPE v = y[from + i] * share;
+        tile[2 * i] = v;
+        tile[2 * i + 1] = v;
+      }
+      memcpy(x + 2 * from, tile, 2 * (size_t)m * sizeof *x);
     }
     for (int64_t i = 2 * n; i < a[2].in; i++) x[i] = 0;
   }

@@ -2,6 +2,7 @@
  * the op's block declares them. */
 #include "lua/host.h"
 #include "ops/ops.h"
+#include "tape/reading.h"
 
 #include <string.h>
 
@@ -280,9 +281,26 @@ static bool is_options(lua_State *L, int at) {
   return true;
 }
 
+static bool is_empty_table(lua_State *L, int at) {
+  if (lua_type(L, at) != LUA_TTABLE || lua_rawlen(L, at) > 0) return false;
+  lua_pushnil(L);
+  if (!lua_next(L, at)) return true;
+  lua_pop(L, 2);
+  return false;
+}
+
 static bool is_list_option(const lt_option *o) {
   return o->type == LT_OPTION_DIMS || o->type == LT_OPTION_SIZES || o->type == LT_OPTION_INTS ||
          o->type == LT_OPTION_NUMBERS || o->type == LT_OPTION_PAIRS;
+}
+
+static bool is_shape_option(const lt_option *o) {
+  return o->type == LT_OPTION_DIMS || o->type == LT_OPTION_SIZES;
+}
+
+/* Options that a table without entries can be meant for. */
+static bool may_be_empty(const lt_option *o) {
+  return is_list_option(o) && (o->required || is_shape_option(o));
 }
 
 /* Positional options in the order of the block, then a table. Sizes or dims that come first take
@@ -296,7 +314,7 @@ static void read_positional(call *c, int at, int option) {
       break;
     }
     bool empty = lua_type(L, at) == LUA_TTABLE && lua_rawlen(L, at) == 0;
-    if (empty && (option >= options || !is_list_option(&c->op->options[option]))) {
+    if (empty && (option >= options || !may_be_empty(&c->op->options[option]))) {
       at++; /* {} says nothing */
       break;
     }
@@ -309,7 +327,7 @@ static void read_positional(call *c, int at, int option) {
     }
     int n = 0;
     bool more = option + 1 < options && c->op->options[option + 1].required; /* movedim(x, 1, 3) */
-    bool all = option == 0 && !more && (o->type == LT_OPTION_DIMS || o->type == LT_OPTION_SIZES);
+    bool all = option == 0 && !more && is_shape_option(o);
     luaL_checkstack(L, capacity_of(o), "options");
     do {
       if (n == capacity_of(o)) {
@@ -339,7 +357,7 @@ static lt_status run(call *c, int *outputs, lt_tensor *out[LT_MAX_OUTPUTS]) {
   for (int i = 0; c->numbers > 0 && i < LT_MAX_INPUTS; i++) made[i] = NULL;
   for (int i = 0; c->numbers > 0 && i < LT_MAX_INPUTS && status == LT_OK; i++) {
     if (!c->number[i]) continue;
-    bool is_int = lua_isinteger(c->L, c->number[i]);
+    bool is_int = lua_isinteger(c->L, c->number[i]), returned = false;
     status = lt_tensor_scalar(ctx, 0, is_int ? LT_INT64 : LT_FLOAT64, &made[i]);
     if (status != LT_OK) break;
     if (is_int)
@@ -347,6 +365,8 @@ static lt_status run(call *c, int *outputs, lt_tensor *out[LT_MAX_OUTPUTS]) {
     else
       lt_tensor_write(made[i], 0, lua_tonumber(c->L, c->number[i]));
     made[i]->weak = true;
+    double value = lua_tonumber(c->L, c->number[i]);
+    if (!is_int) status = lt_reading_return(made[i], 1, &value, &returned);
     c->in[i] = made[i];
   }
   if (status == LT_OK) {
@@ -356,8 +376,15 @@ static lt_status run(call *c, int *outputs, lt_tensor *out[LT_MAX_OUTPUTS]) {
   return status;
 }
 
-static bool stands_for_option(lua_State *L, int at) {
-  return lua_type(L, at) == LUA_TNUMBER || lua_type(L, at) == LUA_TSTRING;
+/* Is what stands at the place of an input the first option? */
+static bool stands_for_option(lua_State *L, int at, const lt_option *o) {
+  int type = lua_type(L, at);
+  if (is_list_option(o) && type == LUA_TTABLE && lua_rawlen(L, at) > 0) {
+    type = lua_rawgeti(L, at, 1);
+    lua_pop(L, 1);
+    return type == LUA_TNUMBER;
+  }
+  return type == LUA_TNUMBER || type == LUA_TSTRING;
 }
 
 static void read_arguments(call *c) {
@@ -370,9 +397,12 @@ static void read_arguments(call *c) {
   for (int i = 0; i < LT_MAX_INPUTS && c->op->inputs[i].name; i++) {
     const lt_input *input = &c->op->inputs[i];
     /* PyTorch's order: x, dim, index */
-    if (i + 1 == c->op->option_at && stands_for_option(L, at)) read_option(c, option++, at++);
+    if (i + 1 == c->op->option_at && stands_for_option(L, at, &c->op->options[option])) {
+      read_option(c, option++, at++);
+    }
     /* An options table, or a word, may stand in the place of optional inputs. */
-    if (input->optional && (is_options(L, at) || lua_type(L, at) == LUA_TSTRING)) {
+    bool options = is_options(L, at) || is_empty_table(L, at) || lua_type(L, at) == LUA_TSTRING;
+    if (input->optional && options) {
       for (; i < LT_MAX_INPUTS && c->op->inputs[i].name; i++) c->in[c->inputs++] = NULL;
       break;
     }

@@ -97,12 +97,13 @@ static int wrap(lua_State *L) {
   return 1;
 }
 
-/* core.custom(results, inputs, function) -> views of the results, whose gradient is the
+/* core.custom(results, inputs, function, repeatable) -> views of the results, whose gradient is the
  * function's */
 static int custom(lua_State *L) {
   lt_host *h = lt_host_of(L);
   luaL_checktype(L, 1, LUA_TTABLE);
   luaL_checktype(L, 3, LUA_TFUNCTION);
+  lua_settop(L, 4);
   int outputs = (int)lua_rawlen(L, 1), inputs = (int)lua_rawlen(L, 2);
   if (outputs > LT_MAX_OUTPUTS) {
     lt_error(L, h, "custom_gradient: %d results, at most %d are possible", outputs, LT_MAX_OUTPUTS);
@@ -131,7 +132,7 @@ static int custom(lua_State *L) {
     return lt_error(L, h, "custom_gradient: not enough memory");
   }
   *r = (rule){.h = h, .function = function, .site = lt_current_site(h->ctx)};
-  lt_closure closure = {rule_vjp, release_rule, r};
+  lt_closure closure = {rule_vjp, release_rule, r, lua_toboolean(L, 4)};
   lt_attrs none = {0};
   lt_call c = {.ctx = h->ctx,
                .op = &lt_op_custom,

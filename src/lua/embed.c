@@ -27,7 +27,7 @@ void luatape_push(lua_State *L, void *data, luatape_dtype dtype, int ndim, const
   /* Without a release function until nothing can fail any more. */
   LT_CHECK(L, h, lt_tensor_wrap(h->ctx, "luatape_push", (lt_dtype)dtype, &s, data, NULL, NULL, &t));
   *slot = t;
-  LT_CHECK(L, h, lt_record_source(&lt_op_tensor, t));
+  LT_CHECK(L, h, lt_record_source(&lt_op_tensor, t, false));
   t->block->release = release;
   t->block->release_userdata = userdata;
 }

@@ -45,12 +45,20 @@ static int manual_seed(lua_State *L) {
   return 0;
 }
 
+/* lt.set_history(n): how many of the last operations explain can look back on */
+static int set_history(lua_State *L) {
+  lt_host *h = lt_host_of(L);
+  lt_history_limit(h->ctx, check_integer(L, h, "set_history", 0));
+  return 0;
+}
+
 /* lt.set_default_dtype("float32" | "float64") */
 static int set_default_dtype(lua_State *L) {
   lt_host *h = lt_host_of(L);
   lt_dtype dtype = lt_check_dtype(L, h, 1, "set_default_dtype");
   if (!lt_dtype_is_float(dtype)) {
-    lt_error(L, h, "set_default_dtype: float32 or float64, not %s", lt_dtype_name(dtype));
+    lt_error(L, h, "set_default_dtype: dtype must be float32 or float64, got %s",
+             lt_dtype_name(dtype));
   }
   h->ctx->default_dtype = dtype;
   return 0;
@@ -75,6 +83,7 @@ void lt_open_engine(lua_State *L, int host, int meta) {
                                        {"set_num_threads", set_num_threads},
                                        {"num_threads", num_threads},
                                        {"manual_seed", manual_seed},
+                                       {"set_history", set_history},
                                        {"set_default_dtype", set_default_dtype},
                                        {"get_default_dtype", get_default_dtype},
                                        {"version", version},

@@ -244,6 +244,7 @@ static int assign_with(lua_State *L, const char *name, const lt_op *op) {
     h->ctx->no_grad++;
     lt_status status = lt_run(h->ctx, op, 2, (lt_tensor *[]){t, x}, NULL, &outputs, out);
     h->ctx->no_grad--;
+    if (status == LT_ERROR) lt_fail_as(h->ctx, name);
     LT_CHECK(L, h, status);
     value = *slot = out[0];
   }

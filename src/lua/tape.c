@@ -2,6 +2,7 @@
  * flat lists, no_grad. */
 #include "lua/host.h"
 #include "ops/ops.h"
+#include "tape/diagnose.h"
 #include "tape/explain.h"
 #include "tape/forward.h"
 
@@ -160,7 +161,8 @@ static lt_tensor **read_tensors(lua_State *L, lt_host *h, int index, int count, 
   return list;
 }
 
-/* core.gradient(tape, targets, seeds or nil, sources) -> list, false where there is none */
+/* core.gradient(tape, targets, seeds or nil, sources) -> list, false where there is none; was one
+ * of them found to be zero, NaN or Inf? */
 static int gradient(lua_State *L) {
   lt_host *h = lt_host_of(L);
   lt_tape *tape = lt_check_tape(L, h, "gradient");
@@ -193,11 +195,57 @@ static int gradient(lua_State *L) {
     lua_rawseti(L, list, i + 1);
   }
   lua_settop(L, list);
+  lua_pushboolean(L, tape->found);
   lt_collect_if_due(L, h);
-  return 1;
+  return 2;
 }
 
-/* core.explain(tape, targets, source) -> code, where, op, message, cuts */
+static void set_number(lua_State *L, const char *key, double x) {
+  lua_pushnumber(L, x);
+  lua_setfield(L, -2, key);
+}
+
+static void set_string(lua_State *L, const char *key, const char *text) {
+  lua_pushstring(L, text);
+  lua_setfield(L, -2, key);
+}
+
+/* Pushes what was found out about values: because, share, phase, element, operands; nil for
+ * nothing. */
+static void push_finding(lua_State *L, const lt_finding *f) {
+  if (!f) {
+    lua_pushnil(L);
+    return;
+  }
+  lua_createtable(L, 0, 4);
+  if (!f->phase) {
+    set_string(L, "because", f->because);
+    if (f->because) set_number(L, "share", f->share);
+    return;
+  }
+  set_string(L, "phase", f->phase);
+  if (f->ndim >= 0) {
+    lua_createtable(L, f->ndim, 0);
+    for (int d = 0; d < f->ndim; d++) {
+      lua_pushinteger(L, f->element[d]);
+      lua_rawseti(L, -2, d + 1);
+    }
+    lua_setfield(L, -2, "element");
+  }
+  lua_createtable(L, f->operands, 2);
+  for (int i = 0; i < f->operands; i++) {
+    if (f->known[i])
+      lua_pushnumber(L, f->operand[i]);
+    else
+      lua_pushboolean(L, 0);
+    lua_rawseti(L, -2, i + 1);
+  }
+  if (f->has_dy) set_number(L, "dy", f->dy);
+  if (f->has_result) set_number(L, "result", f->result);
+  lua_setfield(L, -2, "operands");
+}
+
+/* core.explain(tape, targets, source) -> code, where, op, message, paths, cuts, finding or nil */
 static int explain(lua_State *L) {
   lt_host *h = lt_host_of(L);
   lt_tape *tape = lt_check_tape(L, h, "explain");
@@ -212,6 +260,7 @@ static int explain(lua_State *L) {
   lua_pushstring(L, lt_site_text(h->ctx, why->where, at));
   lua_pushstring(L, why->op);
   lua_pushstring(L, why->message);
+  lua_pushnumber(L, why->paths);
   lua_createtable(L, why->cuts, 0);
   for (int i = 0; i < why->cuts; i++) {
     lua_createtable(L, 0, 3);
@@ -223,7 +272,8 @@ static int explain(lua_State *L) {
     lua_setfield(L, -2, "op");
     lua_rawseti(L, -2, i + 1);
   }
-  return 5;
+  push_finding(L, why->finding);
+  return 7;
 }
 
 void lt_check_callable(lua_State *L, lt_host *h, int index, const char *op) {

@@ -2,6 +2,7 @@
 #include "lua/host.h"
 #include "ops/ops.h"
 #include "tape/assign.h"
+#include "tape/reading.h"
 
 #include <string.h>
 
@@ -261,6 +262,16 @@ static void read_options(lua_State *L, lt_host *h, int index, const char *op, in
   }
 }
 
+/* Is the first number of a nested table a float of Lua's, as readings are? */
+static bool first_is_float(lua_State *L, int index) {
+  lua_pushvalue(L, index);
+  int depth = 1;
+  for (; lua_type(L, -1) == LUA_TTABLE && depth <= LT_MAX_RANK; depth++) lua_rawgeti(L, -1, 1);
+  bool is_float = lua_type(L, -1) == LUA_TNUMBER && !lua_isinteger(L, -1);
+  lua_pop(L, depth);
+  return is_float;
+}
+
 static int make(lua_State *L, const lt_op *op, bool variable) {
   lt_host *h = lt_host_of(L);
   int dtype = -1;
@@ -269,10 +280,19 @@ static int make(lua_State *L, const lt_op *op, bool variable) {
   read_options(L, h, 2, op->name, &dtype, variable ? &trainable : NULL);
   lt_tensor *t = lt_push_value(L, h, 1, dtype, op->name);
   if (lua_type(L, 3) == LUA_TSTRING) LT_CHECK(L, h, lt_tensor_set_name(t, lua_tostring(L, 3)));
-  LT_CHECK(L, h, lt_record_source(op, t));
+  bool returned = false;
+  double first[LT_NOTED];
+  int looked = 0;
+  if (!variable && lt_dtype_is_float((lt_dtype)t->dtype) && first_is_float(L, 1)) {
+    for (; looked < LT_NOTED && looked < t->numel; looked++)
+      first[looked] = lt_tensor_read(t, looked);
+  }
+  LT_CHECK(L, h, lt_reading_return(t, looked, first, &returned));
+  LT_CHECK(L, h, lt_record_source(op, t, returned));
   if (variable) {
     t->variable = true;
     t->trainable = trainable && lt_dtype_is_float((lt_dtype)t->dtype);
+    if (!t->trainable) t->frozen = lt_current_site(h->ctx);
     remember_variable(L, t);
   }
   lt_collect_if_due(L, h);
@@ -301,6 +321,13 @@ void lt_push_element(lua_State *L, const lt_tensor *t, int64_t offset) {
     lua_pushinteger(L, lt_tensor_read_int(t, offset));
 }
 
+/* What a float tensor gives out as a Lua number. */
+static void note_reading(const lt_op *op, const lt_tensor *t, int64_t offset) {
+  if (t->ctx->open && lt_dtype_is_float((lt_dtype)t->dtype)) {
+    lt_reading_note(op, t, lt_tensor_read(t, offset));
+  }
+}
+
 /* t:item() */
 static int item(lua_State *L) {
   lt_host *h = lt_host_of(L);
@@ -311,7 +338,15 @@ static int item(lua_State *L) {
              lt_shape_text(&t->shape, shape));
   }
   lt_push_element(L, t, 0);
+  note_reading(&lt_op_item, t, 0);
   return 1;
+}
+
+/* Of a whole tensor its first elements do: they come back together. */
+static void note_first(const lt_op *op, const lt_tensor *t) {
+  int64_t last = t->shape.ndim > 0 ? t->shape.ndim - 1 : 0;
+  int64_t n = t->numel == 0 ? 0 : t->shape.ndim == 0 ? 1 : t->shape.size[last];
+  for (int64_t i = 0; i < n && i < LT_NOTED; i++) note_reading(op, t, i * t->strides[last]);
 }
 
 static void push_nested(lua_State *L, const lt_tensor *t, int dim, int64_t offset) {
@@ -344,6 +379,7 @@ static int totable(lua_State *L) {
   luaL_checkstack(L, 2 * LT_MAX_RANK + 2, "totable");
   check_nested(L, h, t);
   push_nested(L, t, 0, 0);
+  note_first(&lt_op_totable, t);
   return 1;
 }
 
@@ -375,7 +411,9 @@ static int64_t element_at(lua_State *L, lt_host *h, const lt_tensor *t, int coun
 static int get(lua_State *L) {
   lt_host *h = lt_host_of(L);
   const lt_tensor *t = lt_check_values(L, h, 1, "get", "x");
-  lt_push_element(L, t, element_at(L, h, t, lua_gettop(L) - 1, "get"));
+  int64_t at = element_at(L, h, t, lua_gettop(L) - 1, "get");
+  lt_push_element(L, t, at);
+  note_reading(&lt_op_get, t, at);
   return 1;
 }
 
@@ -460,6 +498,7 @@ void lt_set_field(lua_State *L, lt_host *h, lt_tensor *t, const char *key, int v
       lt_error(L, h, "trainable must be true or false, got %s", lt_what(L, h, value, what));
     }
     t->trainable = lua_toboolean(L, value) && lt_dtype_is_float((lt_dtype)t->dtype);
+    if (!t->trainable) t->frozen = lt_current_site(h->ctx);
   } else {
     lt_error(L, h, "a tensor has no field '%s' to set (name, trainable, or an index)", key);
   }

@@ -14,7 +14,7 @@ static lt_tensor *call(lt_vjp *v, const lt_op *op, lt_tensor *x) {
 
 LT_NUMBER_KERNEL_1(relu, x, (T)(x <= 0 ? 0 : x))
 LT_KERNEL_2(relu_backward, dy, y, y <= 0 ? 0 : dy)
-LT_UNARY_OF(relu, LT_ANY, lt_infer_elementwise, LT_OUT(0), NULL,
+LT_UNARY_OF(relu, LT_ANY, lt_infer_elementwise, LT_OUT(0), NULL, .zero = "relu",
             .doc = "Rectified linear unit, y = max(x, 0), element by element. The gradient at 0 is "
                    "0.",
             .sample = {"normal(3, 4)"})
@@ -25,7 +25,7 @@ static lt_tensor *step(lt_vjp *v, lt_tensor *x) {
 
 LT_KERNEL_1(relu6, x, x<0 ? 0 : x> 6 ? 6 : x)
 LT_KERNEL_2(relu6_backward, dy, x, x > 0 && x < 6 ? dy : 0)
-LT_UNARY(relu6, LT_IN(0), NULL, .doc = "y = min(max(x, 0), 6), element by element.",
+LT_UNARY(relu6, LT_IN(0), NULL, .zero = "relu", .doc = "y = min(max(x, 0), 6), element by element.",
          .sample = {"normal(3, 4)"})
 
 enum { NEGATIVE_SLOPE };
@@ -41,7 +41,7 @@ enum { THRESHOLD, VALUE };
 
 LT_KERNEL_1(threshold, x, x <= K(THRESHOLD) ? K(VALUE) : x)
 LT_KERNEL_2(threshold_backward, dy, x, x <= K(THRESHOLD) ? 0 : dy)
-LT_UNARY(threshold, LT_IN(0), NULL,
+LT_UNARY(threshold, LT_IN(0), NULL, .zero = "relu",
          .doc = "y = x where x > threshold, else value, element by element.",
          .options = {{"threshold", LT_OPTION_NUMBER, .required = true},
                      {"value", LT_OPTION_NUMBER, .required = true}},
@@ -65,7 +65,7 @@ LT_KERNEL_2(elu_backward, dy, x, x <= 0 ? dy * K(ALPHA) * EXP(x) : dy)
 static lt_tensor *elu_second(lt_vjp *v, lt_tensor *x) {
   return lt_sub(v->s, lt_slope(v, x), step(v, x));
 }
-LT_UNARY(elu, LT_IN(0), elu_second,
+LT_UNARY(elu, LT_IN(0), elu_second, .zero = "saturated",
          .doc = "Exponential linear unit, y = x where x > 0, else alpha * (e^x - 1), element by "
                 "element. Clevert et al. 2015, arXiv 1511.07289.",
          .options = {{"alpha", LT_OPTION_NUMBER, .value = 1}},
@@ -79,7 +79,7 @@ LT_KERNEL_2(selu_backward, dy, x, C(SELU_SCALE) * dy * (x > 0 ? 1 : C(SELU_ALPHA
 static lt_tensor *selu_second(lt_vjp *v, lt_tensor *x) {
   return lt_sub(v->s, lt_slope(v, x), lt_scale(v->s, step(v, x), SELU_SCALE));
 }
-LT_UNARY(selu, LT_IN(0), selu_second,
+LT_UNARY(selu, LT_IN(0), selu_second, .zero = "saturated",
          .doc =
              "Scaled exponential linear unit: elu with alpha = 1.6733, times 1.0507, which keeps "
              "mean 0 and variance 1 from layer to layer. Klambauer et al. 2017, arXiv "
@@ -92,7 +92,7 @@ static lt_tensor *celu_second(lt_vjp *v, lt_tensor *x) {
   double alpha = lt_get_number(v->attrs, v->op, ALPHA);
   return lt_scale(v->s, lt_sub(v->s, lt_slope(v, x), step(v, x)), 1 / alpha);
 }
-LT_UNARY_OF(celu, LT_FLOAT, alpha_infer, LT_IN(0), celu_second,
+LT_UNARY_OF(celu, LT_FLOAT, alpha_infer, LT_IN(0), celu_second, .zero = "saturated",
             .doc =
                 "Continuously differentiable elu, y = x where x > 0, else alpha * (e^(x / alpha) "
                 "- 1), element by element. Barron 2017, arXiv 1704.07483.",
@@ -107,7 +107,7 @@ LT_KERNEL_2(sigmoid_backward, dy, y, dy *(1 - y) * y)
 static lt_tensor *sigmoid_second(lt_vjp *v, lt_tensor *y) { /* 1 - 2 y */
   return lt_shift(v->s, lt_scale(v->s, y, -2), 1);
 }
-LT_UNARY(sigmoid, LT_OUT(0), sigmoid_second,
+LT_UNARY(sigmoid, LT_OUT(0), sigmoid_second, .zero = "saturated",
          .doc = "Logistic function, y = 1 / (1 + e^-x), element by element.",
          .sample = {"normal(3, 4)"})
 
@@ -117,7 +117,7 @@ static lt_tensor *logsigmoid_second(lt_vjp *v, lt_tensor *x) { /* f' (f' - 1) */
   lt_tensor *slope = lt_slope(v, x);
   return lt_mul(v->s, slope, lt_shift(v->s, slope, -1));
 }
-LT_UNARY(logsigmoid, LT_IN(0), logsigmoid_second,
+LT_UNARY(logsigmoid, LT_IN(0), logsigmoid_second, .zero = "saturated",
          .doc = "Logarithm of sigmoid, y = -ln(1 + e^-x), without overflow, element by element.",
          .sample = {"normal(3, 4)"})
 
@@ -140,7 +140,7 @@ static lt_tensor *softplus_second(lt_vjp *v, lt_tensor *x) { /* beta f' (1 - f')
   double beta = lt_get_number(v->attrs, v->op, BETA);
   return lt_scale(v->s, lt_mul(v->s, slope, lt_shift(v->s, slope, -1)), -beta);
 }
-LT_UNARY_OF(softplus, LT_FLOAT, softplus_infer, LT_IN(0), softplus_second,
+LT_UNARY_OF(softplus, LT_FLOAT, softplus_infer, LT_IN(0), softplus_second, .zero = "saturated",
             .doc = "Smooth relu, y = ln(1 + e^(beta x)) / beta, element by element; y = x where "
                    "beta x > threshold.",
             .options = {{"beta", LT_OPTION_NUMBER, .value = 1},
@@ -191,7 +191,7 @@ static lt_tensor *gelu_second(lt_vjp *v, lt_tensor *x) {
   return lt_mul(s, tanh_slope(v, u), lt_sub(s, lt_add(s, du, curve), bend));
 }
 
-LT_UNARY(gelu, LT_IN(0), gelu_second,
+LT_UNARY(gelu, LT_IN(0), gelu_second, .zero = "saturated",
          .doc = "Gaussian error linear unit, y = x * Phi(x), Phi the normal distribution function; "
                 "approximate = \"tanh\" takes x * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2. "
                 "Hendrycks and Gimpel 2016, arXiv 1606.08415.",
@@ -210,7 +210,7 @@ static lt_tensor *silu_second(lt_vjp *v, lt_tensor *x) { /* s (1 - s) (2 + x (1 
   lt_tensor *odd = lt_shift(s, lt_scale(s, y, -2), 1);
   return lt_mul(s, slope, lt_shift(s, lt_mul(s, x, odd), 2));
 }
-LT_UNARY(silu, LT_IN(0), silu_second,
+LT_UNARY(silu, LT_IN(0), silu_second, .zero = "saturated",
          .doc = "Sigmoid linear unit (swish), y = x * sigmoid(x), element by element. Elfwing et "
                 "al. 2017, arXiv 1702.03118.",
          .sample = {"normal(3, 4)"})
@@ -234,7 +234,7 @@ static lt_tensor *mish_second(lt_vjp *v, lt_tensor *x) {
   lt_tensor *bend = lt_mul(s, x, lt_shift(s, lt_neg(s, rest), 1));
   return lt_mul(s, slope, lt_shift(s, bend, 2));
 }
-LT_UNARY(mish, LT_IN(0), mish_second,
+LT_UNARY(mish, LT_IN(0), mish_second, .zero = "saturated",
          .doc = "y = x * tanh(softplus(x)), element by element. Misra 2019, arXiv 1908.08681.",
          .sample = {"normal(3, 4)"})
 
@@ -249,8 +249,8 @@ static lt_tensor *softsign_second(lt_vjp *v, lt_tensor *x) { /* -2 sign(x) f' / 
   lt_tensor *span = lt_shift(v->s, call(v, &lt_op_abs, x), 1);
   return lt_scale(v->s, lt_div(v->s, signed_slope, span), -2);
 }
-LT_UNARY(softsign, LT_IN(0), softsign_second, .doc = "y = x / (1 + |x|), element by element.",
-         .sample = {"normal(3, 4)"})
+LT_UNARY(softsign, LT_IN(0), softsign_second, .zero = "saturated",
+         .doc = "y = x / (1 + |x|), element by element.", .sample = {"normal(3, 4)"})
 
 LT_KERNEL_1(tanhshrink, x, x - TANH(x))
 LT_KERNEL_2(tanhshrink_backward, dy, x, dy *TANH(x) * TANH(x))
@@ -278,7 +278,7 @@ static lt_status hardtanh_infer(lt_call *c) {
 
 LT_KERNEL_1(hardtanh, x, x<K(MIN_VAL) ? K(MIN_VAL) : x> K(MAX_VAL) ? K(MAX_VAL) : x)
 LT_KERNEL_2(hardtanh_backward, dy, x, x > K(MIN_VAL) && x < K(MAX_VAL) ? dy : 0)
-LT_UNARY_OF(hardtanh, LT_FLOAT, hardtanh_infer, LT_IN(0), NULL,
+LT_UNARY_OF(hardtanh, LT_FLOAT, hardtanh_infer, LT_IN(0), NULL, .zero = "clipped",
             .doc = "y = min(max(x, min_val), max_val), element by element. The gradient at a bound "
                    "is 0.",
             .options = {{"min_val", LT_OPTION_NUMBER, .value = -1},
@@ -287,7 +287,7 @@ LT_UNARY_OF(hardtanh, LT_FLOAT, hardtanh_infer, LT_IN(0), NULL,
 
 LT_KERNEL_1(hardsigmoid, x, x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6)
 LT_KERNEL_2(hardsigmoid_backward, dy, x, x > -3 && x < 3 ? dy / 6 : 0)
-LT_UNARY(hardsigmoid, LT_IN(0), NULL,
+LT_UNARY(hardsigmoid, LT_IN(0), NULL, .zero = "saturated",
          .doc = "y = min(max(x + 3, 0), 6) / 6, element by element: sigmoid in three pieces.",
          .sample = {"normal(3, 4)"})
 
@@ -297,7 +297,7 @@ static lt_tensor *hardswish_second(lt_vjp *v, lt_tensor *x) { /* 1/3 between -3 
   lt_tensor *slope = lt_do2(v->s, &hardsigmoid_backward, NULL, lt_number(v->s, 1), x);
   return lt_scale(v->s, slope, 2);
 }
-LT_UNARY(hardswish, LT_IN(0), hardswish_second,
+LT_UNARY(hardswish, LT_IN(0), hardswish_second, .zero = "saturated",
          .doc = "y = x * hardsigmoid(x), element by element. Howard et al. 2019, arXiv 1905.02244.",
          .sample = {"normal(3, 4)"})
 
@@ -314,13 +314,14 @@ static lt_status softshrink_infer(lt_call *c) {
 
 LT_KERNEL_1(hardshrink, x, x >= -K(LAMBD) && x <= K(LAMBD) ? 0 : x)
 LT_KERNEL_2(hardshrink_backward, dy, x, x<-K(LAMBD) || x> K(LAMBD) ? dy : 0)
-LT_UNARY(hardshrink, LT_IN(0), NULL, .doc = "y = x where |x| > lambd, else 0, element by element.",
+LT_UNARY(hardshrink, LT_IN(0), NULL, .zero = "clipped",
+         .doc = "y = x where |x| > lambd, else 0, element by element.",
          .options = {{"lambd", LT_OPTION_NUMBER, .value = 0.5}},
          .sample = {"normal(3, 4)", "normal(2, 3, 4), {lambd = 1}"})
 
 LT_KERNEL_1(softshrink, x, x > K(LAMBD) ? x - K(LAMBD) : x < -K(LAMBD) ? x + K(LAMBD) : x * 0)
 LT_KERNEL_2(softshrink_backward, dy, x, x<-K(LAMBD) || x> K(LAMBD) ? dy : 0)
-LT_UNARY_OF(softshrink, LT_FLOAT, softshrink_infer, LT_IN(0), NULL,
+LT_UNARY_OF(softshrink, LT_FLOAT, softshrink_infer, LT_IN(0), NULL, .zero = "clipped",
             .doc = "y = x moved by lambd towards 0, which it does not pass, element by element.",
             .options = {{"lambd", LT_OPTION_NUMBER, .value = 0.5}},
             .sample = {"normal(3, 4)", "normal(2, 3, 4), {lambd = 1}"})

@@ -235,6 +235,7 @@ const lt_op lt_op_floor_divide = {
     .infer = infer_whole,
     .kernel = &floor_divide_kernel,
     .vjp = give_zeros,
+    .zero = "flat-op",
     .sample = {"normal(3, 4), positive(3, 4)", "integers(-9, 9, 2, 3), integers(1, 4, 3)"},
 };
 

@@ -36,6 +36,7 @@ const lt_op lt_op_maximum = {
     .infer = lt_infer_elementwise,
     .kernel = &maximum_kernel,
     .vjp = maximum_vjp,
+    .zero = "masked",
     .saves = LT_IN(0) | LT_IN(1),
     .sample = {"normal(3, 4), normal(3, 4)", "normal(2, 3, 1), normal(4)"},
 };
@@ -53,6 +54,7 @@ const lt_op lt_op_minimum = {
     .infer = lt_infer_elementwise,
     .kernel = &minimum_kernel,
     .vjp = minimum_vjp,
+    .zero = "masked",
     .saves = LT_IN(0) | LT_IN(1),
     .sample = {"normal(3, 4), normal(3, 4)", "normal(2, 3, 1), normal(4)"},
 };
@@ -184,6 +186,7 @@ const lt_op lt_op_clamp = {
     .infer = clamp_infer,
     .forward = clamp_forward,
     .vjp = clamp_vjp,
+    .zero = "clipped",
     .elementwise = true,
     .saves = LT_IN(0) | LT_IN(1) | LT_IN(2),
     .sample = {"normal(3, 4), {min = -0.5, max = 0.5}", "normal(2, 3, 4), {max = 0.3}",
@@ -257,6 +260,7 @@ const lt_op lt_op_where = {
     .infer = lt_infer_elementwise,
     .kernel = &where_kernel,
     .vjp = where_vjp,
+    .zero = "masked",
     .saves = LT_IN(0),
     .sample = {"mask(3, 4), normal(3, 4), normal(3, 4)", "mask(2, 1, 4), normal(3, 1), normal()",
                "mask(3, 4), normal(4), 0"},
@@ -299,6 +303,7 @@ const lt_op lt_op_masked_fill = {
     .batch = masked_fill_batch,
     .kernel = &masked_fill_kernel,
     .vjp = masked_fill_vjp,
+    .zero = "masked",
     .saves = LT_IN(1),
     .sample = {"normal(3, 4), mask(3, 4), -1.5", "normal(2, 3, 4), mask(4), normal()"},
 };

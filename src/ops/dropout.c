@@ -113,6 +113,7 @@ const lt_op lt_op_dropout = {
     .infer = dropout_infer,
     .forward = dropout_forward,
     .vjp = dropout_vjp,
+    .zero = "masked",
     .saves = LT_OUT(0),
     .linear = true,
     .batch = dropout_batch,

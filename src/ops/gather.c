@@ -94,6 +94,7 @@ const lt_op lt_op_gather = {
     .infer = gather_infer,
     .forward = gather_forward,
     .vjp = gather_vjp,
+    .zero = "masked",
     .saves = LT_IN(1),
     .linear = true,
     .batch = lt_batch_dims,

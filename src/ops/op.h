@@ -136,6 +136,8 @@ struct lt_op {
   bool crosswise; /* an input is read only for the gradients of the others (a product) */
   bool view;      /* forward makes c->out itself, as windows on an input */
   bool cuts;      /* the gradient ends here on purpose */
+  const char *zero; /* why it turns a gradient into zeros, when it does: "relu", "saturated",
+                       "clipped", "masked", "flat-op"; NULL: one of its factors is 0 */
   bool internal;  /* part of another op's gradient; no Lua function */
   bool function;  /* a Lua function only, no method */
   int option_at;  /* in Lua the first option may stand before input option_at - 1 (from 0): x, dim,

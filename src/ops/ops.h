@@ -8,7 +8,8 @@
 extern const lt_op lt_op_add, lt_op_sub, lt_op_mul, lt_op_div, lt_op_neg;
 extern const lt_op lt_op_pow, lt_op_hypot, lt_op_xlogy, lt_op_sigmoid;
 extern const lt_op lt_op_sin, lt_op_cos, lt_op_sinh, lt_op_cosh, lt_op_digamma, lt_op_polygamma;
-extern const lt_op lt_op_eq, lt_op_ne, lt_op_lt, lt_op_le, lt_op_gt, lt_op_ge, lt_op_logical_and, lt_op_logical_not;
+extern const lt_op lt_op_eq, lt_op_ne, lt_op_lt, lt_op_le, lt_op_gt, lt_op_ge, lt_op_logical_and,
+    lt_op_logical_not;
 extern const lt_op lt_op_maximum, lt_op_minimum, lt_op_clamp, lt_op_where, lt_op_masked_fill;
 extern const lt_op lt_op_permute, lt_op_reshape, lt_op_expand, lt_op_transpose, lt_op_slice,
     lt_op_select;
@@ -39,11 +40,13 @@ extern const lt_op lt_op_linear, lt_op_rnn_tanh, lt_op_rnn_relu, lt_op_gru, lt_o
 extern const lt_op lt_op_recurrent_backward;
 extern const lt_op lt_op_rnn_tanh_cell, lt_op_rnn_relu_cell, lt_op_gru_cell, lt_op_lstm_cell;
 extern const lt_op lt_op_squeeze;
-extern const lt_op lt_op_tril, lt_op_triu, lt_op_diagonal, lt_op_diagonal_backward, lt_op_diag_embed;
+extern const lt_op lt_op_tril, lt_op_triu, lt_op_diagonal, lt_op_diagonal_backward,
+    lt_op_diag_embed;
 extern const lt_op lt_op_inv, lt_op_det, lt_op_cofactor, lt_op_solve_columns;
 extern const lt_op lt_op_solve_triangular, lt_op_svd, lt_op_eigh, lt_op_pinv;
 
 /* Values that the program builds itself; they lend their names to light nodes. */
 extern const lt_op lt_op_tensor, lt_op_variable, lt_op_assign, lt_op_custom, lt_op_vmap;
+extern const lt_op lt_op_item, lt_op_get, lt_op_totable, lt_op_tostring;
 
 #endif

@@ -141,6 +141,7 @@ static const lt_op max_pool = {
     .infer = max_infer,
     .forward = max_forward,
     .vjp = max_vjp,
+    .zero = "masked",
     .saves = LT_OUT(1),
     .results = 2,
     .hidden = 1,

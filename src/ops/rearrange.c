@@ -199,7 +199,7 @@ static lt_status broadcast_to_infer(lt_call *c) {
   LT_TRY(lt_shape_check(c->ctx, "broadcast_to", &size));
   lt_shape both = size;
   if (lt_shape_broadcast(&both, x) && lt_shape_equal(&both, &size)) return LT_OK;
-  return lt_fail(c->ctx, "broadcast_to: %s does not broadcast to %s", lt_shape_text(x, from),
+  return lt_fail(c->ctx, "broadcast_to: x (%s) does not broadcast to %s", lt_shape_text(x, from),
                  lt_shape_text(&asked, to));
 }
 
@@ -519,7 +519,7 @@ static lt_status interleave(const lt_call *c, interleaving *w) {
   if (repeats) w->times = lt_tensor_read_int(repeats, 0);
   lt_shape y = w->x;
   if (w->times < 0 || __builtin_mul_overflow(y.size[w->dim], w->times, &y.size[w->dim])) {
-    return lt_fail(c->ctx, "repeat_interleave: nothing can be repeated %lld times",
+    return lt_fail(c->ctx, "repeat_interleave: repeats = %lld is out of range",
                    (long long)w->times);
   }
   return lt_shape_check(c->ctx, "repeat_interleave", &y);

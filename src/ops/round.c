@@ -13,6 +13,7 @@ const lt_op lt_op_floor = {
     .infer = lt_infer_elementwise,
     .kernel = &floor_kernel,
     .vjp = lt_flat_vjp,
+    .zero = "flat-op",
     .sample = {"normal(3, 4)"},
 };
 
@@ -25,6 +26,7 @@ const lt_op lt_op_ceil = {
     .infer = lt_infer_elementwise,
     .kernel = &ceil_kernel,
     .vjp = lt_flat_vjp,
+    .zero = "flat-op",
     .sample = {"normal(3, 4)"},
 };
 
@@ -37,6 +39,7 @@ const lt_op lt_op_trunc = {
     .infer = lt_infer_elementwise,
     .kernel = &trunc_kernel,
     .vjp = lt_flat_vjp,
+    .zero = "flat-op",
     .sample = {"normal(3, 4)"},
 };
 
@@ -97,6 +100,7 @@ const lt_op lt_op_round = {
     .infer = round_infer,
     .kernel = &round_kernel,
     .vjp = lt_flat_vjp,
+    .zero = "flat-op",
     .sample = {"normal(3, 4)", "normal(2, 3, 4), {decimals = 2}"},
 };
 

@@ -282,7 +282,10 @@ static lt_status compose(lt_call *c) {
   c->outputs = 1;
   lt_scope s;
   lt_scope_open(&s, c->ctx);
+  const lt_op *outer = c->ctx->composed;
+  if (!outer) c->ctx->composed = c->op;
   c->op->compose(c, &s);
+  c->ctx->composed = outer;
   for (int i = 0; i < c->outputs; i++) {
     if (s.status == LT_OK)
       lt_tensor_retain(c->out[i]);
@@ -321,7 +324,8 @@ lt_status lt_run(lt_context *ctx, const lt_op *op, int inputs, lt_tensor *const 
   lt_call c = {.ctx = ctx, .op = op, .attrs = attrs, .own = &own, .inputs = inputs, .in = in};
   uint64_t drawn = ctx->random.offset;
   lt_status status = execute(&c);
-  if (status != LT_OK) ctx->random.offset = drawn; /* a failed call may be made again */
+  if (status == LT_ERROR) lt_fail_as(ctx, op->name); /* whichever part of it refused */
+  if (status != LT_OK) ctx->random.offset = drawn;   /* a failed call may be made again */
   for (int i = 0; i < c.outputs; i++) {
     if (status == LT_OK)
       out[i] = c.out[i];

@@ -15,6 +15,10 @@ const lt_op lt_op_tensor = {.name = "tensor", .internal = true};
 const lt_op lt_op_variable = {.name = "variable", .internal = true};
 const lt_op lt_op_assign = {.name = "assign", .internal = true};
 const lt_op lt_op_custom = {.name = "custom_gradient", .internal = true};
+const lt_op lt_op_item = {.name = "item", .internal = true};
+const lt_op lt_op_get = {.name = "get", .internal = true};
+const lt_op lt_op_totable = {.name = "totable", .internal = true};
+const lt_op lt_op_tostring = {.name = "tostring", .internal = true};
 const lt_op lt_op_vmap = {.name = "vmap", .internal = true};
 
 lt_dtype lt_get_dtype(const lt_call *c, int dtype, lt_dtype otherwise) {
@@ -317,6 +321,7 @@ const lt_op lt_op_linspace = {
     .sample = {"0, 1, 5", "1, -1, 4, {dtype = 'float64'}"},
 };
 
-LT_FAMILY(source, &lt_op_tensor, &lt_op_variable, &lt_op_assign, &lt_op_custom, &lt_op_vmap,
-          &lt_op_zeros, &lt_op_ones, &lt_op_empty, &lt_op_full, &lt_op_zeros_like, &lt_op_ones_like,
-          &lt_op_full_like, &lt_op_eye, &lt_op_range, &lt_op_linspace)
+LT_FAMILY(source, &lt_op_item, &lt_op_get, &lt_op_totable, &lt_op_tostring, &lt_op_tensor,
+          &lt_op_variable, &lt_op_assign, &lt_op_custom, &lt_op_vmap, &lt_op_zeros, &lt_op_ones,
+          &lt_op_empty, &lt_op_full, &lt_op_zeros_like, &lt_op_ones_like, &lt_op_full_like,
+          &lt_op_eye, &lt_op_range, &lt_op_linspace)

@@ -18,14 +18,14 @@ static lt_tensor *plus_2y_slope(lt_vjp *v, lt_tensor *y) {
 
 LT_KERNEL_1(erf, x, ERF(x))
 LT_KERNEL_2(erf_backward, dy, x, dy *C(TWO_BY_SQRT_PI) * EXP(-x * x))
-LT_UNARY(erf, LT_IN(0), minus_2x_slope,
+LT_UNARY(erf, LT_IN(0), minus_2x_slope, .zero = "saturated",
          .doc = "Error function, y = 2 / sqrt(pi) * integral of e^(-t^2) from 0 to x, element by "
                 "element.",
          .sample = {"normal(3, 4)"})
 
 LT_PLAIN_KERNEL_1(erfc, x, ERFC(x))
 LT_KERNEL_2(erfc_backward, dy, x, dy *C(-TWO_BY_SQRT_PI) * EXP(-x * x))
-LT_UNARY(erfc, LT_IN(0), minus_2x_slope,
+LT_UNARY(erfc, LT_IN(0), minus_2x_slope, .zero = "saturated",
          .doc = "y = 1 - erf(x), exact also where erf(x) is near 1, element by element.",
          .sample = {"normal(3, 4)"})
 

@@ -66,6 +66,7 @@ const lt_op lt_op_sign = {
     .infer = lt_infer_elementwise,
     .kernel = &sign_kernel,
     .vjp = lt_flat_vjp,
+    .zero = "flat-op",
     .sample = {"normal(3, 4)"},
 };
 
@@ -117,6 +118,7 @@ const lt_op lt_op_exp = {
     .infer = lt_infer_elementwise,
     .kernel = &exp_kernel,
     .vjp = exp_vjp,
+    .zero = "saturated",
     .saves = LT_OUT(0),
     .sample = {"normal(3, 4)"},
 };
@@ -255,7 +257,7 @@ LT_UNARY(cosh, LT_IN(0), cosh_of, .doc = "Hyperbolic cosine, element by element.
 LT_KERNEL_1(tanh, x, TANH(x))
 LT_KERNEL_2(tanh_backward, dy, y, dy *(1 - y * y))
 static lt_tensor *tanh_second(lt_vjp *v, lt_tensor *y) { return lt_scale(v->s, y, -2); }
-LT_UNARY(tanh, LT_OUT(0), tanh_second,
+LT_UNARY(tanh, LT_OUT(0), tanh_second, .zero = "saturated",
          .doc = "Hyperbolic tangent, y = tanh(x), element by element.", .sample = {"normal(3, 4)"})
 
 /* ---- asinh, acosh, atanh

@@ -88,7 +88,7 @@ static lt_status expand_infer(lt_call *c) {
     fits = own == 1 || own == shape.size[d];
   }
   if (!fits) {
-    return lt_fail(c->ctx, "expand: %s does not stretch to %s", lt_shape_text(&x->shape, from),
+    return lt_fail(c->ctx, "expand: x (%s) does not stretch to %s", lt_shape_text(&x->shape, from),
                    lt_shape_text(&asked, to));
   }
   LT_TRY(lt_shape_check(c->ctx, "expand", &shape));

@@ -27,7 +27,8 @@ lt_status lt_assign_begin(lt_context *ctx, const lt_tensor *t, const char *op) {
 
 lt_status lt_assign_end(lt_context *ctx, lt_tensor *t, lt_tensor *source) {
   lt_tensor_written(t, lt_current_site(ctx));
-  if (t->variable) return LT_OK;
+  if (t->variable && !(source && ctx->open)) return LT_OK;
+  lt_tensor written = *t; /* variables keep their identity: the new value has its own in the node */
   lt_attrs none = {0};
   lt_call c = {.ctx = ctx,
                .op = &lt_op_assign,
@@ -35,6 +36,6 @@ lt_status lt_assign_end(lt_context *ctx, lt_tensor *t, lt_tensor *source) {
                .inputs = source ? 2 : 1,
                .in = (lt_tensor *[]){t, source},
                .outputs = 1,
-               .out = {t}};
+               .out = {t->variable ? &written : t}};
   return lt_record(&c, NULL);
 }

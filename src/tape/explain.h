@@ -17,8 +17,11 @@ typedef struct lt_why {
   const char *code; /* of the cut nearest to the target; "ok" and "partial" when connected */
   lt_site where;
   const char *op;
-  int cuts; /* nearest to the target first */
+  double paths; /* from the target to the source, when connected */
+  int cuts;     /* nearest to the target first */
   lt_cut cut[LT_MAX_CUTS];
+  const struct lt_finding
+      *finding; /* what was found out about a gradient that was taken, or NULL */
   char message[LT_WHY_TEXT];
 } lt_why;
 

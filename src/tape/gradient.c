@@ -2,6 +2,7 @@
  * which values lie on a path from a source (only they get gradients) and what has arrived. */
 #include "core/rows.h"
 #include "ops/ops.h"
+#include "tape/diagnose.h"
 #include "tape/tape.h"
 #include "tape/vjp.h"
 
@@ -19,7 +20,8 @@ typedef struct table {
   lt_context *ctx;
   cell *cells; /* open addressing */
   int64_t count, capacity;
-  cell few[FEW_CELLS]; /* enough for small models */
+  lt_observer *observer; /* of a walk that only wants to know; NULL otherwise */
+  cell few[FEW_CELLS];   /* enough for small models */
 } table;
 
 static cell *find(const table *t, uint64_t id) {
@@ -30,8 +32,8 @@ static cell *find(const table *t, uint64_t id) {
 
 static bool has(const table *t, uint64_t id) { return find(t, id)->id == id && id != 0; }
 
-static void open_table(table *t, lt_context *ctx) {
-  *t = (table){.ctx = ctx, .capacity = FEW_CELLS};
+static void open_table(table *t, lt_context *ctx, lt_observer *observer) {
+  *t = (table){.ctx = ctx, .capacity = FEW_CELLS, .observer = observer};
   t->cells = t->few;
 }
 
@@ -97,9 +99,9 @@ static lt_status mark(table *t, const lt_tape *tape) {
 }
 
 /* A value that the rule will read must still be what it was. */
-static lt_status check_saved(lt_context *ctx, const lt_node *n) {
+static lt_status check_saved(lt_context *ctx, lt_node *n) {
   for (int i = 0; i < n->inputs + n->outputs; i++) {
-    const lt_tensor *t = n->edge[i].saved;
+    const lt_tensor *t = i < n->inputs ? lt_node_read(n, i) : n->edge[i].saved;
     if (!t || t->block->version == n->edge[i].version) continue;
     char saved[LT_SITE_TEXT], written[LT_SITE_TEXT], shape[LT_SHAPE_TEXT];
     lt_site_text(ctx, n->site, saved);
@@ -117,6 +119,11 @@ static lt_status run_rule(lt_node *n, lt_vjp *v) {
   if (n->closure.vjp) return n->closure.vjp(n->closure.userdata, v);
   n->op->vjp(v);
   return v->s->status;
+}
+
+/* A function of the host's that may count its calls is not called only to be watched. */
+static bool is_blind(const table *t, const lt_node *n) {
+  return t->observer && n->closure.vjp && !n->closure.repeatable;
 }
 
 /* Passes the gradients of n's outputs on to its inputs. */
@@ -169,8 +176,10 @@ static lt_status step_back(table *t, lt_node *n) {
     }
   }
   ctx->site = n->site;
-  lt_status status = s.status == LT_OK ? run_rule(n, &v) : s.status;
+  lt_status status = s.status == LT_OK && !is_blind(t, n) ? run_rule(n, &v) : s.status;
+  if (status == LT_OK && t->observer) t->observer->seen(t->observer, &v);
   for (int i = 0; i < n->inputs; i++) {
+    if (!t->observer) lt_node_in(n, i)->none = need[i] && !v.dx[i];
     if (v.dx[i] && need[i] && status == LT_OK) {
       status = arrive(t, lt_node_in(n, i)->id, v.dx[i]);
     }
@@ -267,6 +276,19 @@ static lt_status separate(lt_context *ctx, int sources, lt_tensor **gradients) {
   return LT_OK;
 }
 
+lt_status lt_walk_again(const lt_question *q, lt_observer *observer) {
+  table t;
+  open_table(&t, q->tape->ctx, observer);
+  lt_tensor **gradients = calloc((size_t)q->sources + 1, sizeof *gradients);
+  lt_status status = gradients ? walk(&t, q->tape, q->targets, q->target, q->seeds, q->sources,
+                                      q->source, gradients)
+                               : lt_fail_memory(t.ctx, q->sources * (long long)sizeof *gradients);
+  for (int i = 0; gradients && i < q->sources; i++) lt_tensor_release(gradients[i]);
+  free(gradients);
+  close_table(&t);
+  return status;
+}
+
 lt_status lt_tape_gradient(lt_tape *tape, int targets, lt_tensor *const *target,
                            lt_tensor *const *seeds, int sources, lt_tensor *const *source,
                            lt_tensor **gradients) {
@@ -275,13 +297,15 @@ lt_status lt_tape_gradient(lt_tape *tape, int targets, lt_tensor *const *target,
   LT_TRY(lt_tape_check(tape, "gradient"));
   LT_TRY(check_seeds(ctx, targets, target, seeds));
   table t;
-  open_table(&t, ctx);
+  open_table(&t, ctx, NULL);
   tape->refs++;
   tape->walking = true;
   bool last = !tape->persistent && !tape->held;
   if (last) lt_tape_consume(tape);
-  lt_site outer_site = ctx->site;
+  lt_site outer_site = ctx->site, called = lt_current_site(ctx);
   bool outer_has_site = ctx->has_site;
+  lt_site outer_gradient = ctx->gradient_site;
+  if (ctx->walks++ == 0) ctx->gradient_site = called;
   ctx->has_site = true; /* backward operations belong to the line of their forward ones */
   ctx->site = tape->opened;
   lt_status status = walk(&t, tape, targets, target, seeds, sources, source, gradients);
@@ -290,12 +314,16 @@ lt_status lt_tape_gradient(lt_tape *tape, int targets, lt_tensor *const *target,
     ctx->site = tape->opened;
     status = separate(ctx, sources, gradients);
   }
+  lt_question q = {tape, targets, target, seeds, sources, source, called};
+  if (status == LT_OK) lt_diagnose(&q, gradients);
   for (int i = 0; i < sources && status != LT_OK; i++) {
     lt_tensor_release(gradients[i]);
     gradients[i] = NULL;
   }
   ctx->site = outer_site;
   ctx->has_site = outer_has_site;
+  ctx->gradient_site = outer_gradient;
+  ctx->walks--;
   tape->walking = false;
   if (last || tape->closed) lt_tape_spend(tape);
   lt_tape_release(tape);

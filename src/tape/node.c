@@ -2,6 +2,7 @@
 #include "tape/node.h"
 #include "tape/forward.h"
 #include "tape/note.h"
+#include "tape/reading.h"
 #include "tape/tape.h"
 
 #include <stdlib.h>
@@ -64,6 +65,11 @@ static void history_drop_oldest(lt_context *ctx) {
 
 void lt_history_clear(lt_context *ctx) {
   while (ctx->history.count > 0) history_drop_oldest(ctx);
+}
+
+void lt_history_limit(lt_context *ctx, int64_t limit) {
+  ctx->history.limit = limit;
+  while (ctx->history.count > limit) history_drop_oldest(ctx);
 }
 
 static lt_status history_grow(lt_context *ctx) {
@@ -132,11 +138,11 @@ bool lt_is_recorded(const lt_call *c) { return !c->ctx->no_grad && connected_tap
 static uint64_t listeners(const lt_call *c, bool differentiable, lt_reason *reason) {
   const lt_context *ctx = c->ctx;
   if (ctx->no_grad) {
-    *reason = LT_IN_NO_GRAD;
+    *reason = ctx->walks ? LT_IN_GRADIENT : LT_IN_NO_GRAD;
     return 0;
   }
   if (!ctx->listening) {
-    *reason = ctx->open ? LT_TAPE_PAUSED : LT_NO_TAPE;
+    *reason = ctx->walks ? LT_IN_GRADIENT : ctx->open ? LT_TAPE_PAUSED : LT_NO_TAPE;
     return 0;
   }
   uint64_t connected = connected_tapes(c);
@@ -161,37 +167,51 @@ static void fill_edge(lt_edge *e, lt_tensor *t, bool save, lt_node *n, int64_t *
     return;
   }
   *e = (lt_edge){.id = t->id, .version = t->block->version};
-  e->dtype = t->dtype & 15u;
+  e->dtype = t->dtype & 7u;
+  e->variable = t->variable;
   if (save) e->saved = lt_tensor_retain(t);
   if (!sizes) return;
   e->ndim = (uint32_t)t->shape.ndim & 15;
-  e->at = (uint32_t)n->sizes & 0xffffff;
+  e->at = (uint32_t)n->sizes & 0x7fffff;
   memcpy(sizes + n->sizes, t->shape.size, (size_t)t->shape.ndim * sizeof *sizes);
   n->sizes += t->shape.ndim;
 }
 
-/* Does the gradient rule read input i? */
+/* Does the gradient rule read input i? A list's tensors count as the input that they stand for. */
 static bool reads_input(const lt_op *op, int i) {
-  int last = lt_op_inputs(op) - 1; /* of which a list's tensors all are */
-  return last >= 0 && op->saves & LT_IN(i < last ? i : last);
+  if (i >= LT_MAX_INPUTS || !op->inputs[i].name) i = lt_op_inputs(op) - 1;
+  return i >= 0 && op->saves & LT_IN(i);
 }
 
 lt_tensor *lt_node_read(lt_node *n, int i) {
   return reads_input(n->op, i) ? lt_node_in(n, i)->saved : NULL;
 }
 
-/* Is input i to be kept for the tapes that record? */
+/* Do tapes want all inputs, so that the op can run again? */
+static bool keeps_inputs(const lt_context *ctx, uint64_t tapes) {
+  for (; tapes; tapes &= tapes - 1) {
+    if (ctx->tapes[__builtin_ctzll(tapes)]->keep_inputs) return true;
+  }
+  return false;
+}
+
+/* Is input i to be kept for the gradients of the others? */
 static bool saves_input(const lt_call *c, uint64_t tapes, int i) {
-  bool reads = reads_input(c->op, i);
-  if (reads && !c->op->crosswise) return true;
+  if (!c->op->saves || !reads_input(c->op, i)) return false;
+  if (!c->op->crosswise) return true;
   for (uint64_t left = tapes; left; left &= left - 1) {
     const lt_tape *tape = c->ctx->tapes[__builtin_ctzll(left)];
-    if (tape->keep_inputs) return true;
-    for (int k = 0; reads && k < c->inputs; k++) {
+    for (int k = 0; k < c->inputs; k++) {
       if (k != i && c->in[k] && lt_tape_connects(tape, c->in[k])) return true;
     }
   }
   return false;
+}
+
+/* A few numbers that nothing differentiates: no more memory than the node, and with them ops can
+ * run again when somebody asks where a NaN came from. */
+static bool is_small_constant(const lt_tensor *t) {
+  return t && t->tapes == 0 && !t->variable && lt_is_plain(t) && t->block->capacity <= 128;
 }
 
 static lt_status new_node(lt_call *c, lt_reason reason, uint64_t tapes, lt_node **result) {
@@ -209,6 +229,7 @@ static lt_status new_node(lt_call *c, lt_reason reason, uint64_t tapes, lt_node 
   lt_node *n = lt_spare_take(&c->ctx->spare, bytes);
   if (!n) return lt_fail_memory(c->ctx, (long long)bytes);
   *n = (lt_node){.op = c->op,
+                 .called = c->ctx->composed ? c->ctx->composed : c->op,
                  .refs = 1,
                  .reason = (uint8_t)reason,
                  .inputs = c->inputs,
@@ -216,9 +237,11 @@ static lt_status new_node(lt_call *c, lt_reason reason, uint64_t tapes, lt_node 
                  .sizes = sizes,
                  .words = words};
   int64_t *list = heavy ? sizes_of(n) : NULL;
+  bool keep = heavy && keeps_inputs(c->ctx, tapes);
   n->sizes = 0; /* counts up again as edges are filled */
   for (int i = 0; i < c->inputs; i++) {
-    fill_edge(lt_node_in(n, i), c->in[i], heavy && saves_input(c, tapes, i), n, list);
+    bool save = keep || (heavy && (saves_input(c, tapes, i) || is_small_constant(c->in[i])));
+    fill_edge(lt_node_in(n, i), c->in[i], save, n, list);
   }
   for (int i = 0; i < c->outputs; i++) {
     c->out[i]->id = c->ctx->next_id++;
@@ -244,16 +267,27 @@ static lt_status carry_tangents(const lt_call *c, lt_node *n, uint64_t *tapes) {
   return lt_forward_step(c->ctx->tapes[oldest], c, n);
 }
 
+/* A call that neither a tape nor the history keeps. */
+static lt_status pass_by(lt_call *c, const lt_closure *closure) {
+  if (closure) closure->release(closure->userdata);
+  for (int i = 0; i < c->outputs; i++) {
+    c->out[i]->id = c->ctx->next_id++;
+    if (lt_dtype_is_float((lt_dtype)c->out[i]->dtype)) c->out[i]->tapes = 0;
+  }
+  return LT_OK;
+}
+
 lt_status lt_record(lt_call *c, const lt_closure *closure) {
   lt_context *ctx = c->ctx;
   lt_reason reason;
   if (ctx->noting) LT_TRY(lt_note(ctx->noting, c));
   uint64_t tapes = listeners(c, c->op->vjp || c->op->jvp || closure, &reason);
+  if (!tapes && ctx->history.limit == 0) return pass_by(c, closure);
   lt_node *n = NULL;
   lt_status status = new_node(c, reason, tapes, &n);
   if (closure && (status != LT_OK || !tapes)) closure->release(closure->userdata);
   LT_TRY(status);
-  n->site = lt_current_site(ctx);
+  n->site = reason == LT_IN_GRADIENT ? ctx->gradient_site : lt_current_site(ctx);
   n->tapes = tapes;
   if (closure && tapes) n->closure = *closure;
   status = history_add(ctx, n);
@@ -279,13 +313,35 @@ lt_status lt_record(lt_call *c, const lt_closure *closure) {
   return status;
 }
 
-lt_status lt_record_source(const lt_op *op, lt_tensor *t) {
-  lt_attrs none = {0};
-  lt_call c = {.ctx = t->ctx, .op = op, .attrs = &none, .outputs = 1, .out = {t}};
+/* A light node with one output, whose site and inputs are known. */
+static lt_status record_light(lt_call *c, lt_reason reason, lt_site site, const uint64_t *from) {
   lt_node *n = NULL;
-  LT_TRY(new_node(&c, LT_UNCONNECTED, 0, &n));
-  n->site = lt_current_site(t->ctx);
-  lt_status status = history_add(t->ctx, n);
-  lt_node_release(t->ctx, n);
+  LT_TRY(new_node(c, reason, 0, &n));
+  n->site = site;
+  for (int i = 0; i < c->inputs; i++) lt_node_in(n, i)->id = from[i];
+  lt_status status = history_add(c->ctx, n);
+  lt_node_release(c->ctx, n);
   return status;
+}
+
+lt_status lt_record_source(const lt_op *op, lt_tensor *t, bool was_read) {
+  lt_attrs none = {0};
+  uint64_t numbers = t->id;
+  lt_call c = {.ctx = t->ctx,
+               .op = op,
+               .attrs = &none,
+               .inputs = was_read ? 1 : 0,
+               .in = &t,
+               .outputs = 1,
+               .out = {t}};
+  return record_light(&c, LT_UNCONNECTED, lt_current_site(t->ctx), &numbers);
+}
+
+lt_status lt_record_reading(const lt_op *op, int count, const uint64_t *from, lt_site read_at,
+                            lt_tensor *t) {
+  lt_attrs none = {0};
+  lt_tensor *in[LT_NOTED] = {NULL};
+  lt_call c = {
+      .ctx = t->ctx, .op = op, .attrs = &none, .inputs = count, .in = in, .outputs = 1, .out = {t}};
+  return record_light(&c, LT_READ, read_at, from);
 }

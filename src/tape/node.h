@@ -13,6 +13,8 @@ typedef enum lt_reason {
   LT_IN_NO_GRAD,  /* inside lt.no_grad */
   LT_TAPE_PAUSED, /* tapes were open, none was listening */
   LT_UNCONNECTED, /* a tape listened, but watched none of the inputs */
+  LT_IN_GRADIENT, /* part of a gradient that no tape recorded */
+  LT_READ,        /* a number that left the tensors and came back */
   LT_CUT,         /* stop_gradient, detach */
   LT_NO_GRADIENT  /* the op has none, or the result is not a float */
 } lt_reason;
@@ -22,8 +24,10 @@ typedef struct lt_edge {
   uint64_t id;
   lt_tensor *saved; /* NULL unless the gradient rule reads it */
   uint32_t version; /* of the saved tensor's block then */
-  uint32_t dtype : 4, ndim : 4;
-  uint32_t at : 24; /* where its sizes begin in the node's list */
+  uint32_t dtype : 3, ndim : 4;
+  uint32_t variable : 1;
+  uint32_t none : 1; /* an input to which the gradient rule gave nothing */
+  uint32_t at : 23;  /* where its sizes begin in the node's list */
 } lt_edge;
 
 enum { LT_MAX_EDGES = 1 << 20 };
@@ -33,16 +37,19 @@ typedef struct lt_closure {
   lt_status (*vjp)(void *userdata, struct lt_vjp *v);
   void (*release)(void *userdata);
   void *userdata;
+  bool repeatable; /* may be called again for the same gradient: nobody would notice */
 } lt_closure;
 
 typedef struct lt_node {
   const lt_op *op;
+  const lt_op *called; /* what the user called: op, or one that is made of it */
   uint64_t tapes; /* slots of the tapes that recorded it */
   lt_site site;
   int32_t refs;    /* the history's and the tapes' */
   int32_t holders; /* tapes that still need the values */
   int32_t inputs, outputs, sizes, words;
   uint8_t reason; /* an lt_reason */
+  bool on_way;    /* scratch of lt_explain: reads what depends on the source */
   lt_closure closure;
   lt_edge edge[]; /* inputs, outputs; then `sizes` int64, `words` words, behind the edges */
 } lt_node;
@@ -70,9 +77,17 @@ bool lt_is_recorded(const lt_call *c);
  * tape that listens and watches an input. Takes the closure over, also when it fails. */
 lt_status lt_record(lt_call *c, const lt_closure *closure);
 
-/* Notes a value that no op made (a tensor built by the host): a light node without inputs.
+/* Notes a value that no op made (a tensor built by the host): a light node, whose only
+ * input is, if lt_record_reading has just noted them, the numbers.
  * `op` only lends its name. */
-lt_status lt_record_source(const lt_op *op, lt_tensor *t);
+lt_status lt_record_source(const lt_op *op, lt_tensor *t, bool was_read);
+
+/* Notes that tensor t holds numbers that were read from the values `from`. */
+lt_status lt_record_reading(const lt_op *op, int count, const uint64_t *from, lt_site read_at,
+                            lt_tensor *t);
+
+/* How many of the last nodes are kept; 0 keeps none. */
+void lt_history_limit(lt_context *ctx, int64_t limit);
 
 /* The node that made value `id`, if the history still has it. */
 lt_node *lt_history_find(const lt_context *ctx, uint64_t id);

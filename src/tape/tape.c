@@ -1,5 +1,6 @@
 /* The life of a tape: opening, watching, recording, closing. */
 #include "tape/tape.h"
+#include "tape/diagnose.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -56,9 +57,11 @@ lt_status lt_tape_new(lt_context *ctx, bool persistent, bool watch_variables, lt
   t->persistent = persistent;
   t->watch_variables = watch_variables;
   t->listening = true;
+  if (!ctx->open) ctx->readings_since = ctx->next_id;
   t->number = ctx->next_number++;
   t->depth = ctx->vmaps;
   t->opened_id = t->first_id = ctx->next_id;
+  t->left_id = UINT64_MAX;
   t->opened = lt_current_site(ctx);
   uint64_t bit = (uint64_t)1 << t->slot;
   ctx->tapes[t->slot] = t;
@@ -76,6 +79,7 @@ static void leave(lt_tape *t) {
   t->ctx->listening &= ~bit;
   t->ctx->tapes[t->slot] = NULL;
   t->slot = -1;
+  t->left_id = t->ctx->next_id;
   t->listening = false;
 }
 
@@ -88,6 +92,7 @@ static void forget(lt_tape *t) {
   t->count = 0;
   for (int64_t i = 0; i < t->variable_count; i++) lt_tensor_release(t->variables[i]);
   t->variable_count = 0;
+  lt_findings_forget(t);
   lt_ids_clear(&t->variable_ids);
 }
 
@@ -114,8 +119,10 @@ void lt_tape_release(lt_tape *t) {
   lt_tape_close(t);
   forget(t);
   lt_ids_clear(&t->watched);
+  free(t->watches);
   free(t->nodes);
   free(t->variables);
+  free(t->noted);
   free(t);
 }
 
@@ -158,12 +165,28 @@ lt_status lt_tape_reset(lt_tape *t) {
 
 /* ---- Watching and recording ------------------------------------------------------------- */
 
+/* Makes room for one more element. */
+static lt_status reserve(lt_context *ctx, void **list, int64_t count, int64_t *capacity,
+                         size_t size) {
+  if (count < *capacity) return LT_OK;
+  int64_t grown = *capacity ? 2 * *capacity : 32;
+  void *bigger = realloc(*list, (size_t)grown * size);
+  if (!bigger) return lt_fail_memory(ctx, grown * (int64_t)size);
+  *list = bigger;
+  *capacity = grown;
+  return LT_OK;
+}
+
 lt_status lt_tape_watch(lt_tape *t, const lt_tensor *x) {
   LT_TRY(lt_tape_check(t, "watch"));
   if (!lt_dtype_is_float((lt_dtype)x->dtype)) {
     return lt_fail(t->ctx, "watch: %s is %s; only float32 and float64 have gradients [int-dtype]",
                    x->name ? x->name : "the tensor", lt_dtype_name((lt_dtype)x->dtype));
   }
+  if (lt_ids_has(&t->watched, x->id)) return LT_OK;
+  LT_TRY(reserve(t->ctx, (void **)&t->watches, t->watch_count, &t->watch_capacity,
+                 sizeof *t->watches));
+  t->watches[t->watch_count++] = (lt_watch){x->id, t->ctx->next_id, lt_current_site(t->ctx)};
   return lt_ids_add(t->ctx, &t->watched, x->id);
 }
 
@@ -176,18 +199,6 @@ bool lt_tape_connects(const lt_tape *t, const lt_tensor *x) {
 bool lt_tape_knows(const lt_tape *t, const lt_tensor *x) {
   return (x->variable && x->trainable && t->watch_variables) || lt_ids_has(&t->watched, x->id) ||
          lt_tape_find(t, x->id);
-}
-
-/* Makes room for one more element. */
-static lt_status reserve(lt_context *ctx, void **list, int64_t count, int64_t *capacity,
-                         size_t size) {
-  if (count < *capacity) return LT_OK;
-  int64_t grown = *capacity ? 2 * *capacity : 32;
-  void *bigger = realloc(*list, (size_t)grown * size);
-  if (!bigger) return lt_fail_memory(ctx, grown * (int64_t)size);
-  *list = bigger;
-  *capacity = grown;
-  return LT_OK;
 }
 
 lt_status lt_tape_append(lt_tape *t, lt_node *n) {
@@ -205,7 +216,7 @@ lt_status lt_tape_note_variable(lt_tape *t, lt_tensor *x) {
   return LT_OK;
 }
 
-lt_node *lt_tape_find(const lt_tape *t, uint64_t id) {
+int64_t lt_tape_index(const lt_tape *t, uint64_t id) {
   int64_t low = 0, high = t->count;
   while (low < high) {
     int64_t middle = (low + high) / 2;
@@ -214,7 +225,12 @@ lt_node *lt_tape_find(const lt_tape *t, uint64_t id) {
     else
       high = middle;
   }
-  if (low == 0) return NULL;
+  if (low == 0) return -1;
   lt_node *n = t->nodes[low - 1];
-  return id - lt_node_out(n, 0)->id < (uint64_t)n->outputs ? n : NULL;
+  return id - lt_node_out(n, 0)->id < (uint64_t)n->outputs ? low - 1 : -1;
+}
+
+lt_node *lt_tape_find(const lt_tape *t, uint64_t id) {
+  int64_t k = lt_tape_index(t, id);
+  return k < 0 ? NULL : t->nodes[k];
 }

@@ -15,6 +15,18 @@ bool lt_ids_has(const lt_ids *set, uint64_t id);
 lt_status lt_ids_add(lt_context *ctx, lt_ids *set, uint64_t id);
 void lt_ids_clear(lt_ids *set);
 
+/* A value given to lt_tape_watch, where, and how old ids were then. */
+typedef struct lt_watch {
+  uint64_t id, at;
+  lt_site site;
+} lt_watch;
+
+/* What was found out about a gradient of a target in a source (tape/diagnose.h). */
+typedef struct lt_noted {
+  uint64_t target, source;
+  struct lt_finding *finding;
+} lt_noted;
+
 typedef struct lt_tape {
   lt_context *ctx;
   int32_t refs;
@@ -30,13 +42,19 @@ typedef struct lt_tape {
   bool closed;
   uint64_t opened_id; /* values with smaller ids are older than the tape ... */
   uint64_t first_id;  /* ... or older than its last reset */
+  uint64_t left_id;   /* ... or made since it was used up or closed; the largest while open */
   lt_site opened, consumed_at, reset_at, stopped_at;
   lt_node **nodes; /* in the order they ran */
   int64_t count, capacity;
-  lt_ids watched;        /* values given to lt_tape_watch */
+  lt_ids watched;    /* values given to lt_tape_watch */
+  lt_watch *watches; /* the same in order */
+  int64_t watch_count, watch_capacity;
   lt_tensor **variables; /* trainable variables that were used, in the order of first use */
   int64_t variable_count, variable_capacity;
   lt_ids variable_ids;
+  lt_noted *noted; /* gradients that are zero, NaN or Inf */
+  int64_t noted_count, noted_capacity;
+  bool found; /* the last gradient was the first of its kind among them */
 } lt_tape;
 
 lt_status lt_tape_new(lt_context *ctx, bool persistent, bool watch_variables, lt_tape **tape);
@@ -61,6 +79,8 @@ bool lt_tape_connects(const lt_tape *tape, const lt_tensor *t);
 bool lt_tape_knows(const lt_tape *tape, const lt_tensor *t);
 lt_status lt_tape_append(lt_tape *tape, lt_node *node);
 lt_status lt_tape_note_variable(lt_tape *tape, lt_tensor *t);
+/* The place of the recorded node that made value `id`, or -1. */
+int64_t lt_tape_index(const lt_tape *tape, uint64_t id);
 /* The recorded node that made value `id`, or NULL. */
 lt_node *lt_tape_find(const lt_tape *tape, uint64_t id);
 

@@ -131,6 +131,7 @@ static void run_shifted(lt_batch *b, bool row) {
   lt_attrs attrs;
   shift_dims(b, b->in[0]->shape.ndim, row, &attrs);
   lt_batch_run(b, &attrs, in);
+  if (b->outputs > b->results) b->outputs = b->results; /* with a dim there may be more */
   for (int k = 0; row && k < b->outputs; k++) {
     lt_shape all = lt_batch_shape(b, &b->result[k].shape);
     b->out[k] = lt_reshape_to(b->s, b->out[k], &all);
@@ -314,7 +315,7 @@ lt_status lt_vmap_split(lt_tensor *t, int dim, lt_tensor **result) {
   if (over) s.status = lt_tensor_batch(over, v->number, result);
   lt_scope_close(&s);
   step_inside(&o);
-  return s.status == LT_OK ? lt_record_source(&lt_op_vmap, *result) : s.status;
+  return s.status == LT_OK ? lt_record_source(&lt_op_vmap, *result, false) : s.status;
 }
 
 lt_status lt_vmap_join(lt_tensor *t, int dim, lt_tensor **result) {
@@ -338,9 +339,8 @@ lt_status lt_vmap_join(lt_tensor *t, int dim, lt_tensor **result) {
 
 /* The rule has run: its results become samples. */
 static lt_status take_results(lt_call *c, const lt_batch *b) {
-  int inferred = c->outputs;
   c->outputs = 0;
-  for (int k = 0; k < b->outputs && k < inferred; k++) {
+  for (int k = 0; k < b->outputs; k++) {
     lt_tensor *over = b->out[k];
     if (over->shape.ndim < 1 || over->shape.size[0] != b->size) {
       return lt_fail(c->ctx, "%s: its batching rule lost the batch", c->op->name);
@@ -361,6 +361,7 @@ static lt_status run_rule(lt_call *c, void (*rule)(lt_batch *), lt_tensor **over
                 .attrs = c->attrs,
                 .own = c->own,
                 .result = c->result,
+                .results = c->outputs,
                 .size = ctx->vmap[c->level - 1].size,
                 .inputs = c->inputs,
                 .in = c->in,

@@ -15,7 +15,8 @@ typedef struct lt_batch {
   const lt_op *op;
   const lt_attrs *attrs; /* a rule may point it to `own`, for what the op has to note */
   lt_attrs *own;
-  const lt_spec *result; /* of one sample, as infer says */
+  const lt_spec *result; /* of one sample, as infer says: `results` of them */
+  int results;
   int64_t size;          /* samples */
   int inputs;
   lt_tensor *const *in; /* as the op was called: shapes of a sample */

@@ -17,8 +17,9 @@ return {
     about = "Making, reading and writing tensors and variables.",
   },
   {
-    name = "tape", title = "The tape", classes = "luatape.tape luatape.gradients luatape.why",
-    functions = "tape record no_grad custom_gradient",
+    name = "tape", title = "The tape",
+    classes = "luatape.tape luatape.gradients luatape.why luatape.lint",
+    functions = "tape record no_grad custom_gradient lint",
     about = "Recording, gradients, and why there is none.",
   },
   {
@@ -114,7 +115,7 @@ return {
   {
     name = "engine", title = "The engine",
     functions = [[manual_seed set_default_dtype get_default_dtype set_num_threads num_threads memory
-                  version help]],
+                  set_history version help]],
     about = "Random numbers, threads, memory, versions.",
   },
 }

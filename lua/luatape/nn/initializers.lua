@@ -1,13 +1,16 @@
 --- Initialisers of weights, PyTorch's names and formulas. They write in place, draw from the
 --- context's stream of random numbers, and return the tensor.
 local lt, core = ...
-local fail = core.import("luatape.arguments").fail
+local arguments = core.import "luatape.arguments"
+local fail, check_number = arguments.fail, arguments.number
 
 ---@class luatape.nn.init
 local initializers = {}
 
 local function check(op, t)
-  if not lt.is_tensor(t) then fail("%s: takes a tensor, got %s", op, type(t)) end
+  if not lt.is_tensor(t) or t.is_sparse then
+    fail("%s: takes a tensor, got %s", op, lt.is_tensor(t) and "a sparse gradient" or type(t))
+  end
 end
 
 local function fill(t, value)
@@ -15,8 +18,10 @@ local function fill(t, value)
   return t
 end
 
-local function draw(t, random, scale, shift)
-  return (fill(t, random(t.shape, { dtype = t.dtype }) * scale + shift))
+local function draw(op, t, random, scale, shift)
+  return (arguments.within(op, function()
+    return fill(t, random(t.shape, { dtype = t.dtype }) * scale + shift)
+  end))
 end
 
 --- Uniform numbers in [a, b).
@@ -26,9 +31,9 @@ end
 ---@return luatape.tensor
 function initializers.uniform_(t, a, b)
   check("uniform_", t)
-  a, b = a or 0, b or 1
+  a, b = check_number("uniform_", "a", a or 0), check_number("uniform_", "b", b or 1)
   if a > b then fail("uniform_: the bounds %g and %g are not in order", a, b) end
-  return (draw(t, lt.rand, b - a, a))
+  return (draw("uniform_", t, lt.rand, b - a, a))
 end
 
 --- Normal numbers.
@@ -38,9 +43,8 @@ end
 ---@return luatape.tensor
 function initializers.normal_(t, mean, std)
   check("normal_", t)
-  mean, std = mean or 0, std or 1
-  if std < 0 then fail("normal_: the standard deviation %g is negative", std) end
-  return (draw(t, lt.randn, std, mean))
+  mean, std = check_number("normal_", "mean", mean or 0), check_number("normal_", "std", std or 1, 0)
+  return (draw("normal_", t, lt.randn, std, mean))
 end
 
 --- The same number everywhere.
@@ -49,7 +53,7 @@ end
 ---@return luatape.tensor
 function initializers.constant_(t, value)
   check("constant_", t)
-  return (fill(t, lt.full_like(t, value)))
+  return (arguments.within("constant_", function() return fill(t, lt.full_like(t, value)) end))
 end
 
 --- Zeros.
@@ -93,20 +97,22 @@ local function fans(op, t)
 end
 
 --- uniform: by its bound; normal: by its standard deviation.
-local function with_deviation(t, std, uniform)
-  if uniform then return (draw(t, lt.rand, 2 * math.sqrt(3) * std, -math.sqrt(3) * std)) end
-  return (draw(t, lt.randn, std, 0))
+local function with_deviation(op, t, std, uniform)
+  if uniform then return (draw(op, t, lt.rand, 2 * math.sqrt(3) * std, -math.sqrt(3) * std)) end
+  return (draw(op, t, lt.randn, std, 0))
 end
 
 local function kaiming(op, t, options, uniform)
-  options = options or {}
+  options = arguments.options(op, options, { a = true, mode = true, nonlinearity = true })
   local fan_in, fan_out = fans(op, t)
   local mode = options.mode or "fan_in"
   if mode ~= "fan_in" and mode ~= "fan_out" then
     fail("%s: mode must be fan_in or fan_out, got %s", op, tostring(mode))
   end
-  local gain = initializers.calculate_gain(options.nonlinearity or "leaky_relu", options.a or 0)
-  return (with_deviation(t, gain / math.sqrt(mode == "fan_in" and fan_in or fan_out), uniform))
+  local slope = check_number(op, "a", options.a or 0)
+  local gain = arguments.within(op, initializers.calculate_gain, options.nonlinearity or "leaky_relu",
+    slope)
+  return (with_deviation(op, t, gain / math.sqrt(mode == "fan_in" and fan_in or fan_out), uniform))
 end
 
 --- Uniform with standard deviation gain / sqrt(fan). He et al. 2015, arXiv 1502.01852.
@@ -128,8 +134,9 @@ end
 
 local function xavier(op, t, options, uniform)
   local fan_in, fan_out = fans(op, t)
-  local gain = options and options.gain or 1
-  return (with_deviation(t, gain * math.sqrt(2 / (fan_in + fan_out)), uniform))
+  local gain = arguments.options(op, options, { gain = true }).gain or 1
+  check_number(op, "gain", gain)
+  return (with_deviation(op, t, gain * math.sqrt(2 / (fan_in + fan_out)), uniform))
 end
 
 --- Uniform with standard deviation gain sqrt(2 / (fan_in + fan_out)). Glorot and Bengio 2010.

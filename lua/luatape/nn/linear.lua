@@ -23,8 +23,10 @@ local Linear = module.new("Linear", function(self, in_features, out_features, op
   options = arguments.options("Linear", options, { bias = true, dtype = true })
   local empty = { dtype = options.dtype }
   self.in_features, self.out_features = in_features, out_features
-  self.weight = lt.variable(lt.zeros({ out_features, in_features }, empty))
-  init.kaiming_uniform_(self.weight, { a = math.sqrt(5) })
+  arguments.within("Linear", function()
+    self.weight = lt.variable(lt.zeros({ out_features, in_features }, empty))
+    init.kaiming_uniform_(self.weight, { a = math.sqrt(5) })
+  end)
   if options.bias == false then return end
   local bound = 1 / math.sqrt(in_features)
   self.bias = lt.variable(lt.zeros({ out_features }, empty))

@@ -1,28 +1,28 @@
 --- Clipping of gradients, by TensorFlow's and PyTorch's formulas, out of differentiable ops. Sparse
 --- gradients are coalesced, and stay sparse: what is done to zeros leaves zeros.
 local lt, core = ...
-local fail = core.import("luatape.arguments").fail
+local arguments = core.import "luatape.arguments"
+local fail, within = arguments.fail, arguments.within
 local is_tensor = lt.is_tensor
 
 ---@class luatape.optim
 local clip = {}
 
-local function check_bound(op, name, value)
-  if math.type(value) == nil or value < 0 or value ~= value then
-    fail("%s: %s must be a number of at least 0, got %s", op, name, tostring(value))
-  end
-end
+local function check_bound(op, name, value) arguments.number(op, name, value, 0) end
 
---- A table of the same shape with f(tensor) for each tensor; false stays false.
-local function map(op, value, f)
+local DEEPEST <const> = 100
+
+--- A table of the same shape with f(tensor) for each tensor; false stays false, with its reason.
+local function map(op, value, f, depth)
+  if (depth or 0) > DEEPEST then fail("%s: tables are nested more than %d deep", op, DEEPEST) end
   if is_tensor(value) then return (f(value)) end
   if value == false then return false end
   if type(value) ~= "table" then
     fail("%s: takes a tensor or a table of tensors, got %s", op, type(value))
   end
   local result = {}
-  for key, x in pairs(value) do result[key] = map(op, x, f) end
-  return result
+  for key, x in pairs(value) do result[key] = map(op, x, f, (depth or 0) + 1) end
+  return (core.answer_like(value, result))
 end
 
 --- What counts of a gradient: of a sparse one, its rows, each once, or a zero.
@@ -50,6 +50,13 @@ local function flatten(op, value)
   return list
 end
 
+--- The p-norm of all elements of all tensors.
+local function norm_of(op, list, p)
+  local norms = {}
+  for i, t in ipairs(flatten(op, list)) do norms[i] = values_of(t):norm { p = p } end
+  return (lt.stack(norms):norm { p = p })
+end
+
 --- All tensors times a 0-d tensor.
 local function scale(op, list, factor)
   local function times(x) return (x * factor) end
@@ -68,10 +75,11 @@ function clip.clip_by_value(t, low, high)
     low, high = -low, low
   end
   if math.type(low) == nil or math.type(high) == nil or low > high then
-    fail("clip_by_value: %s and %s are no bounds", tostring(low), tostring(high))
+    fail("clip_by_value: low and high must be numbers in order, got %s and %s", tostring(low),
+      tostring(high))
   end
   local function clamp(x) return (x:clamp { min = low, max = high }) end
-  return (map("clip_by_value", t, function(x)
+  return (within("clip_by_value", map, "clip_by_value", t, function(x)
     if x.is_sparse and (low > 0 or high < 0) then
       fail("clip_by_value: bounds %g and %g leave no zeros in a sparse gradient", low, high)
     end
@@ -86,22 +94,20 @@ end
 ---@return luatape.tensor|table
 function clip.clip_by_norm(t, clip_norm, options)
   check_bound("clip_by_norm", "clip_norm", clip_norm)
-  local dim = options and options.dim
+  local dim = arguments.options("clip_by_norm", options, { dim = true }).dim
   local function clipped(x)
     local norm = dim and x:norm { dim = dim, keepdim = true } or x:norm()
     return (x * (clip_norm / norm:clamp { min = clip_norm }))
   end
-  return (map("clip_by_norm", t, function(x) return (change(x, clipped)) end))
+  return (within("clip_by_norm", map, "clip_by_norm", t, function(x)
+    return (change(x, clipped))
+  end))
 end
 
 --- The root of the sum of the squares of all elements of all tensors.
 ---@param list table tensors in nested tables; false counts as absent
 ---@return luatape.tensor
-function clip.global_norm(list)
-  local norms = {}
-  for i, t in ipairs(flatten("global_norm", list)) do norms[i] = values_of(t):norm() end
-  return (lt.stack(norms):norm())
-end
+function clip.global_norm(list) return (within("global_norm", norm_of, "global_norm", list, 2)) end
 
 --- All tensors times clip_norm / max(clip_norm, N), N their global norm (TensorFlow). A norm that
 --- is not finite makes all of them NaN.
@@ -112,9 +118,14 @@ end
 ---@return luatape.tensor norm
 function clip.clip_by_global_norm(list, clip_norm, use_norm)
   check_bound("clip_by_global_norm", "clip_norm", clip_norm)
-  local norm = use_norm or clip.global_norm(list)
-  local factor = clip_norm / norm:clamp { min = clip_norm } + (norm - norm)
-  return scale("clip_by_global_norm", list, factor), norm
+  if use_norm ~= nil and not (is_tensor(use_norm) and use_norm.ndim == 0) then
+    fail("clip_by_global_norm: use_norm must be a 0-d tensor, got %s", type(use_norm))
+  end
+  return within("clip_by_global_norm", function()
+    local norm = use_norm or norm_of("clip_by_global_norm", list, 2)
+    local factor = clip_norm / norm:clamp { min = clip_norm } + (norm - norm)
+    return scale("clip_by_global_norm", list, factor), norm
+  end)
 end
 
 --- All tensors times min(1, max_norm / (N + 1e-6)), N the p-norm of all their elements (PyTorch;
@@ -126,11 +137,12 @@ end
 ---@return luatape.tensor norm
 function clip.clip_grad_norm(list, max_norm, options)
   check_bound("clip_grad_norm", "max_norm", max_norm)
-  local p, norms = options and options.norm_type or 2, {}
-  for i, t in ipairs(flatten("clip_grad_norm", list)) do norms[i] = values_of(t):norm { p = p } end
-  local norm = lt.stack(norms):norm { p = p }
-  local factor = (max_norm / (norm + 1e-6)):clamp { max = 1 }
-  return scale("clip_grad_norm", list, factor), norm
+  local p = arguments.options("clip_grad_norm", options, { norm_type = true }).norm_type or 2
+  return within("clip_grad_norm", function()
+    local norm = norm_of("clip_grad_norm", list, p)
+    local factor = (max_norm / (norm + 1e-6)):clamp { max = 1 }
+    return scale("clip_grad_norm", list, factor), norm
+  end)
 end
 
 return clip

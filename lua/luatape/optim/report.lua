@@ -90,6 +90,16 @@ end
 
 local function number(x) return x and ("%.3g"):format(x) or "-" end
 
+--- "missing: w was not used since the tape was opened at train.lua:3. [unused]"
+local function status_text(row)
+  if not row.reason then return row.status end
+  local first, fact = row.reason:match "^([^\n]*)\n%s*([^\n]*)"
+  if not first then return row.status .. ": " .. row.reason end
+  return ("%s: %s %s"):format(row.status, fact, first:match "%[[%w-]+%]" or ""):gsub(" +$", "")
+end
+
+--- A line for each variable: name, shape, norm of the gradient, norm of the update / norm of the
+--- variable, status with the reason.
 function meta.__tostring(self)
   local width, lines = #"variable", {}
   for i = 1, #self do width = math.max(width, #self[i].name) end
@@ -98,8 +108,7 @@ function meta.__tostring(self)
   for i = 1, #self do
     local row = self[i]
     lines[i + 1] = form:format(row.name, variables.shape_text(row.shape),
-      number(row.gradient_norm), number(row.update_ratio),
-      row.status .. (row.reason and ": " .. row.reason or ""))
+      number(row.gradient_norm), number(row.update_ratio), (status_text(row)))
   end
   return table.concat(lines, "\n")
 end
