@@ -64,16 +64,16 @@ struct lt_context {
   uint64_t next_number;                /* of tapes and vmap calls, from 1 */
   lt_vmap vmap[LT_MAX_VMAPS];          /* running calls, the outermost first */
   int vmaps;
-  bool wants_hidden;           /* during a batching rule whose op a tape records */
-  struct lt_reading *readings; /* numbers that left the tensors (tape/reading.h); NULL for none */
-  uint64_t readings_since;     /* how old ids were when the first of the open tapes was opened */
-  int walks;                   /* gradients being taken, each inside the last */
-  lt_site gradient_site;       /* the call of the innermost */
-  struct lt_noting *noting;    /* during the first run of a checkpoint */
+  bool wants_hidden;            /* during a batching rule whose op a tape records */
+  struct lt_reading *readings;  /* numbers that left the tensors (tape/reading.h); NULL for none */
+  uint64_t readings_since;      /* how old ids were when the first of the open tapes was opened */
+  int walks;                    /* gradients being taken, each inside the last */
+  lt_site gradient_site;        /* the call of the innermost */
+  struct lt_noting *noting;     /* during the first run of a checkpoint */
   const struct lt_op *composed; /* the outermost op made of others that runs now */
-  struct lt_told *told;        /* zero gradients explained (tape/diagnose.h); NULL for none */
-  int diagnosing;              /* walks that run again to see what went wrong in them */
-  volatile int interrupted;    /* set from signal handlers and other threads */
+  struct lt_told *told;         /* zero gradients explained (tape/diagnose.h); NULL for none */
+  int diagnosing;               /* walks that run again to see what went wrong in them */
+  volatile int interrupted;     /* set from signal handlers and other threads */
   /* Fills in the user's current call site; given by the host language. NULL: unknown. */
   lt_site (*find_site)(void *host);
   void *host;

@@ -1,6 +1,7 @@
 /* Nodes for the Lua half: what ran where on which values, running it again, and where single values
  * and numbers came from. */
 #include "lua/host.h"
+#include "ops/ops.h"
 #include "tape/reading.h"
 #include "tape/vmap.h"
 
@@ -187,6 +188,10 @@ static int origin(lua_State *L) {
   const lt_node *n = lt_history_find(h->ctx, lt_check_tensor(L, h, 1, "origin", "x")->id);
   char at[LT_SITE_TEXT];
   if (!n) return 0;
+  if (n->op == &lt_op_tensor && n->inputs > 0) { /* of numbers that were read */
+    const lt_node *reading = lt_history_find(h->ctx, n->edge[0].id);
+    if (reading) n = reading;
+  }
   lua_pushstring(L, n->op->name);
   lua_pushstring(L, lt_site_text(h->ctx, n->site, at));
   lua_pushstring(L, origin_code(n));

@@ -130,18 +130,18 @@ struct lt_op {
   bool elementwise; /* forward chooses a kernel by the call: derived as for those that name one */
   /* How the op runs on a batch of calls (tape/vmap.h); elementwise ones need no word. */
   void (*batch)(struct lt_batch *b);
-  int results;    /* at most; 0 stands for 1 */
-  int hidden;     /* the last so many results are for the gradient only; when !c->recorded infer
-                     may leave them out */
-  bool crosswise; /* an input is read only for the gradients of the others (a product) */
-  bool view;      /* forward makes c->out itself, as windows on an input */
-  bool cuts;      /* the gradient ends here on purpose */
+  int results;      /* at most; 0 stands for 1 */
+  int hidden;       /* the last so many results are for the gradient only; when !c->recorded infer
+                       may leave them out */
+  bool crosswise;   /* an input is read only for the gradients of the others (a product) */
+  bool view;        /* forward makes c->out itself, as windows on an input */
+  bool cuts;        /* the gradient ends here on purpose */
   const char *zero; /* why it turns a gradient into zeros, when it does: "relu", "saturated",
                        "clipped", "masked", "flat-op"; NULL: one of its factors is 0 */
-  bool internal;  /* part of another op's gradient; no Lua function */
-  bool function;  /* a Lua function only, no method */
-  int option_at;  /* in Lua the first option may stand before input option_at - 1 (from 0): x, dim,
-                     index is 2 */
+  bool internal;    /* part of another op's gradient; no Lua function */
+  bool function;    /* a Lua function only, no method */
+  int option_at; /* in Lua the first option may stand before input option_at - 1 (from 0): x, dim,
+                    index is 2 */
   const char *sample[LT_MAX_SAMPLES]; /* arguments as Lua text, for the tests of every op */
 };
 

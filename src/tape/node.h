@@ -43,7 +43,7 @@ typedef struct lt_closure {
 typedef struct lt_node {
   const lt_op *op;
   const lt_op *called; /* what the user called: op, or one that is made of it */
-  uint64_t tapes; /* slots of the tapes that recorded it */
+  uint64_t tapes;      /* slots of the tapes that recorded it */
   lt_site site;
   int32_t refs;    /* the history's and the tapes' */
   int32_t holders; /* tapes that still need the values */
@@ -77,9 +77,8 @@ bool lt_is_recorded(const lt_call *c);
  * tape that listens and watches an input. Takes the closure over, also when it fails. */
 lt_status lt_record(lt_call *c, const lt_closure *closure);
 
-/* Notes a value that no op made (a tensor built by the host): a light node, whose only
- * input is, if lt_record_reading has just noted them, the numbers.
- * `op` only lends its name. */
+/* Notes a value that no op made (a tensor built by the host): a light node, whose only input
+ * is, if lt_record_reading has just noted them, the numbers. `op` only lends its name. */
 lt_status lt_record_source(const lt_op *op, lt_tensor *t, bool was_read);
 
 /* Notes that tensor t holds numbers that were read from the values `from`. */

@@ -265,12 +265,13 @@ static void tell_leaf(const lt_question *q, const origin *o, lt_finding *f, char
     f->has_result = true;
     f->result = value_of(o);
   }
-  snprintf(shown, sizeof shown, o->t && o->t->name ? "'%.100s'" : "", o->t ? o->t->name : "");
+  shown[0] = '\0';
+  if (o->t && o->t->name) snprintf(shown, sizeof shown, "'%.100s'", o->t->name);
   lt_site_text(ctx, f->where, at);
-  snprintf(text, room, "the %s %s%sitself holds %s%s (%s at %s%s).\n  %s",
+  snprintf(text, room, "the %s %s%sitself holds %s%s (%s at %s).\n  %s",
            o->t && o->t->variable ? "variable" : "tensor", shown, shown[0] ? " " : "",
            o->t ? number(f->result, x) : "nan or inf", place_text(f, place),
-           written ? "written" : "made", at, "",
+           written ? "written" : "made", at,
            o->t && o->t->variable ? "An earlier step or the loaded values put it there."
                                   : "Look at what it was made of.");
 }

@@ -17,7 +17,7 @@ typedef struct lt_batch {
   lt_attrs *own;
   const lt_spec *result; /* of one sample, as infer says: `results` of them */
   int results;
-  int64_t size;          /* samples */
+  int64_t size; /* samples */
   int inputs;
   lt_tensor *const *in; /* as the op was called: shapes of a sample */
   lt_tensor **over; /* all samples, the batch as dim 0; NULL: the same tensor for every sample */
