@@ -184,8 +184,12 @@ static int gradient(lua_State *L) {
     lua_rawseti(L, list, i + 1);
   }
   lt_tensor **result = lua_newuserdatauv(L, (size_t)(sources ? sources : 1) * sizeof *result, 0);
-  h->L = L; /* where the walk calls Lua; a finalizer may have called from elsewhere */
-  LT_CHECK(L, h, lt_tape_gradient(tape, targets, target, seeds, sources, source, result));
+  h->L = L;     /* where the walk calls Lua; a finalizer may have called from elsewhere */
+  tape->refs++; /* a rule may let go of the last one */
+  lt_status status = lt_tape_gradient(tape, targets, target, seeds, sources, source, result);
+  bool found = tape->found;
+  lt_tape_release(tape);
+  LT_CHECK(L, h, status);
   for (int i = 0; i < sources; i++) {
     lua_rawgeti(L, list, i + 1);
     *(lt_tensor **)lua_touserdata(L, -1) = result[i];
@@ -195,7 +199,7 @@ static int gradient(lua_State *L) {
     lua_rawseti(L, list, i + 1);
   }
   lua_settop(L, list);
-  lua_pushboolean(L, tape->found);
+  lua_pushboolean(L, found);
   lt_collect_if_due(L, h);
   return 2;
 }
