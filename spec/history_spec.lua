@@ -62,7 +62,9 @@ describe("a loop outside of tapes", function()
     ]]
     f:flush()
     for _, limit in ipairs{ 0, 10, 65536 } do
-      local pipe = io.popen(("'%s' %s %d 2>&1"):format(program, file, limit))
+      -- a sanitized build keeps what was freed for a while: less of it
+      local pipe = io.popen(("ASAN_OPTIONS=$ASAN_OPTIONS:quarantine_size_mb=1 '%s' %s %d 2>&1")
+        :format(program, file, limit))
       local grown = tonumber((pipe:read "a"))
       assert.is_true(pipe:close())
       assert.is_true(grown < 2e6, ("%d bytes with %d"):format(grown, limit))
